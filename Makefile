@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both set up .venv/ first; both can be run again.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test venv lint types check clean
+
+demo: venv
+	$(BIN)/vcut-export --model tiny --target a10 --target l4 --output build/tiny
+	$(BIN)/python -m examples.picture build/picture.png
+	$(BIN)/vcut generate build/tiny build/picture.png --output build/clip.mp4 --steps 25 --cut-step 17 --seed 0
+	@echo
+	@echo "The video:  build/clip.mp4"
+	@echo "The plans:  $$(ls -d build/tiny/plans/*)"
+	@ls -l build/tiny/plans/*
+
+test: venv
+	$(BIN)/python -m pytest
+
+venv: $(READY)
+
+# The stamp is written last: an interrupted install is done again. Pinned versions come from constraints.txt; torch
+# goes first, because a later open range must find it installed and not fetch another build of it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[rtx,dev]"
+	touch $(READY)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,45 @@
+"""Errors raised at users: one class a stage, each with the exit code that the commands return for it."""
+
+
+class VcutError(Exception):
+    """The work failed or a check did not hold. The message says what came, what was expected and the next step."""
+
+    exit_code = 1
+
+
+class ConfigError(VcutError):
+    """A value that a user chose is not usable."""
+
+    exit_code = 2
+
+
+class CheckpointError(VcutError):
+    """A checkpoint is unknown, cannot be reached, or lacks a part."""
+
+
+class FoldError(VcutError):
+    """A cross-attention block cannot be folded."""
+
+
+class ExportError(VcutError):
+    """A graph could not be traced or written."""
+
+
+class BundleError(VcutError):
+    """A bundle is missing, damaged, or of another format."""
+
+
+class BuildError(VcutError):
+    """A TensorRT plan could not be built."""
+
+
+class EngineError(VcutError):
+    """An engine could not be opened, or was called with the wrong tensors."""
+
+
+class ImageError(VcutError):
+    """An image cannot be read or used."""
+
+
+class VideoError(VcutError):
+    """A video cannot be written."""

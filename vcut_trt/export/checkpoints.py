@@ -1,0 +1,254 @@
+"""Checkpoints: the SVD family from the hub, any diffusers folder or hub id of its architecture, and random weights.
+
+A checkpoint has five parts: UNet, VAE, image encoder, scheduler, feature extractor. Weights are read from
+`.safetensors` only, one part at a time, straight into the type asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from vcut_trt.errors import CheckpointError, ConfigError
+from vcut_trt.export.family import FAMILY, HUB_IDS
+from vcut_trt.export.random_weights import RandomCheckpoint
+from vcut_trt.export.tiny import TINY
+from vcut_trt.spec import CLIP_SIZE, LATENT_CHANNELS, VAE_SCALE, Precision
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionModelWithProjection
+
+MODEL_PARTS = ("unet", "vae", "image_encoder")
+CONFIG_FILES = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "image_encoder": "config.json",
+    "scheduler": "scheduler_config.json",
+    "feature_extractor": "preprocessor_config.json",
+}
+DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Checkpoint(Protocol):
+    """Where a model's weights come from. Every call makes its part anew: the caller owns and frees it."""
+
+    model_id: str
+    revision: str | None
+    random_weights: bool
+    frames: int
+    height: int
+    width: int
+    embedding_width: int  # of CLIP's image embedding: 1024 in the SVD family
+
+    def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
+        """The UNet, in `dtype`."""
+
+    def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
+        """The VAE, in `dtype`."""
+
+    def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+        """CLIP's vision tower with its projection, in `dtype`."""
+
+    def save_configs(self, folder: Path) -> None:
+        """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
+
+
+def open_checkpoint(
+    model: str, *, revision: str | None, precision: Precision, random_weights: bool = False
+) -> Checkpoint:
+    """Find the checkpoint that `model` names, downloading it if it is not on this machine.
+
+    Args:
+        model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, or a folder in diffusers' layout.
+        revision: A branch, tag or commit of the hub repository; None for its main branch.
+        precision: Decides between the fp16 and the full weights where a repository has both.
+        random_weights: Use the architecture of a family member, without its weights.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot have random weights or a revision.
+        CheckpointError: The hub cannot be reached or asks for a login, or a part is missing or of another architecture.
+    """
+    if model == "tiny" or random_weights:
+        architecture = {**FAMILY, "tiny": TINY}.get(model)
+        if architecture is None:
+            known = ", ".join([*FAMILY, "tiny"])
+            raise ConfigError(f"random weights can be made for the architectures {known}, not for {model!r}")
+        if revision is not None:
+            raise ConfigError(f"{model} with random weights has no revision; leave --revision out")
+        return RandomCheckpoint(model, architecture)
+    if Path(model).is_dir():
+        if revision is not None:
+            raise ConfigError(f"{model} is a folder and has no revision; leave --revision out")
+        return FolderCheckpoint(Path(model), model_id=model, revision=None, precision=precision)
+    hub_id = HUB_IDS.get(model, model)
+    if not HUB_ID.fullmatch(hub_id):
+        names = ", ".join([*HUB_IDS, "tiny"])
+        raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name) or an existing folder")
+    folder = _download(hub_id, revision, precision)
+    return FolderCheckpoint(folder, model_id=hub_id, revision=folder.name, precision=precision)
+
+
+class FolderCheckpoint:
+    """A folder in diffusers' layout. See `Checkpoint`."""
+
+    random_weights = False
+
+    def __init__(self, folder: Path, *, model_id: str, revision: str | None, precision: Precision) -> None:
+        self._folder = folder
+        self.model_id = model_id
+        self.revision = revision
+        self._precision = precision
+        configs = {part: _read_config(folder, part) for part in CONFIG_FILES}
+        for part in MODEL_PARTS:
+            self._variant(part)
+        _check_architecture(folder, configs)
+        self.frames = int(configs["unet"]["num_frames"])
+        self.height, self.width = DEFAULT_HEIGHT, DEFAULT_WIDTH
+        self.embedding_width = int(configs["image_encoder"]["projection_dim"])
+
+    def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
+        """The UNet, in `dtype`."""
+        from diffusers import UNetSpatioTemporalConditionModel
+
+        return self._load(UNetSpatioTemporalConditionModel, "unet", torch_dtype=dtype)
+
+    def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
+        """The VAE, in `dtype`."""
+        from diffusers import AutoencoderKLTemporalDecoder
+
+        return self._load(AutoencoderKLTemporalDecoder, "vae", torch_dtype=dtype)
+
+    def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+        """CLIP's vision tower with its projection, in `dtype`."""
+        from transformers import CLIPVisionModelWithProjection
+
+        return self._load(CLIPVisionModelWithProjection, "image_encoder", dtype=dtype)
+
+    def save_configs(self, folder: Path) -> None:
+        """Copy `scheduler/` and `feature_extractor/`."""
+        for part in ("scheduler", "feature_extractor"):
+            target = folder / part / CONFIG_FILES[part]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._folder / part / CONFIG_FILES[part], target)
+
+    def _variant(self, part: str) -> str | None:
+        """The weights variant to load: "fp16" where that is wanted or all there is."""
+        names = [path.name for path in (self._folder / part).glob("*.safetensors")]
+        half = [name for name in names if ".fp16." in name or ".fp16-" in name]
+        full = [name for name in names if name not in half]
+        if not names:
+            raise CheckpointError(
+                f"{self._folder / part} has no .safetensors weights; other formats are not loaded. Save the model "
+                "again with save_pretrained(…, safe_serialization=True)."
+            )
+        return "fp16" if half and (self._precision is Precision.FP16 or not full) else None
+
+    def _load(self, model_class: Any, part: str, **dtype: torch.dtype) -> Any:
+        from safetensors import SafetensorError
+
+        try:
+            model, info = model_class.from_pretrained(
+                self._folder,
+                subfolder=part,
+                variant=self._variant(part),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **dtype,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"cannot load the {part} of {self._folder}: {error}") from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise CheckpointError(
+                f"the {part} of {self._folder} lacks {len(missing)} of its weights, the first of them {missing[0]}"
+            )
+        return model.eval().requires_grad_(False)
+
+
+def _read_config(folder: Path, part: str) -> dict[str, Any]:
+    path = folder / part / CONFIG_FILES[part]
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} is not a whole checkpoint: {part}/{path.name} is missing. Expected diffusers' layout with "
+            f"{', '.join(CONFIG_FILES)}."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no configuration: expected a JSON object")
+    return config
+
+
+def _check_architecture(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse what would trace into a graph that means something else."""
+    unet, vae, clip, scheduler = (configs[part] for part in ("unet", "vae", "image_encoder", "scheduler"))
+    expected = [
+        ("unet/_class_name", unet.get("_class_name"), "UNetSpatioTemporalConditionModel"),
+        ("unet/in_channels", unet.get("in_channels"), 2 * LATENT_CHANNELS),
+        ("unet/out_channels", unet.get("out_channels"), LATENT_CHANNELS),
+        ("unet/cross_attention_dim", unet.get("cross_attention_dim"), clip.get("projection_dim")),
+        ("vae/_class_name", vae.get("_class_name"), "AutoencoderKLTemporalDecoder"),
+        ("vae/latent_channels", vae.get("latent_channels"), LATENT_CHANNELS),
+        ("vae/pixels per latent", 2 ** (len(vae.get("block_out_channels", ())) - 1), VAE_SCALE),
+        ("image_encoder/image_size", clip.get("image_size"), CLIP_SIZE),
+        ("scheduler/_class_name", scheduler.get("_class_name"), "EulerDiscreteScheduler"),
+        ("scheduler/prediction_type", scheduler.get("prediction_type"), "v_prediction"),
+        ("scheduler/timestep_type", scheduler.get("timestep_type"), "continuous"),
+    ]
+    for name, came, wanted in expected:
+        if came != wanted:
+            raise CheckpointError(f"{folder} is not of the SVD architecture: {name} is {came!r}, expected {wanted!r}")
+    if not isinstance(unet.get("num_frames"), int):
+        raise CheckpointError(f"{folder} is not of the SVD architecture: unet/num_frames is missing")
+
+
+def _download(hub_id: str, revision: str | None, precision: Precision) -> Path:
+    """Bring the wanted files of a hub repository into the hub library's cache; resumes, and respects offline mode."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    configs = [f"{part}/{name}" for part, name in CONFIG_FILES.items()]
+
+    def fetch(pattern: str) -> Path:
+        weights = [f"{part}/{pattern}" for part in MODEL_PARTS]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*configs, *weights]))
+
+    login = "log in with `hf auth login` (or set HF_TOKEN) once you have accepted its licence on the hub"
+    try:
+        if precision is Precision.FP16:
+            folder = fetch("*.fp16*.safetensors*")
+            if all(any((folder / part).glob("*.fp16*.safetensors")) for part in MODEL_PARTS):
+                return folder
+        return fetch("*.safetensors*")
+    except GatedRepoError as error:
+        raise CheckpointError(f"{hub_id} is gated: {login}, or pass a folder with --model FOLDER") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{hub_id} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"there is no {hub_id} on the hub, or it is private: {login}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise CheckpointError(
+            f"{hub_id} is not in the local cache and the hub cannot be reached. Check the network and HF_HUB_OFFLINE, "
+            "pass a folder with --model FOLDER, or try --random-weights."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"cannot download {hub_id}: {error}. Run the command again to resume, or pass a folder with --model FOLDER."
+        ) from error

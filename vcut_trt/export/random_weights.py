@@ -1,0 +1,100 @@
+"""A checkpoint made of an architecture and deterministic random weights: nothing is downloaded.
+
+    matrices and kernels   N(0, 1 / fan-in)      every layer passes on about the variance that it was given
+    norms                  1 + N(0, 0.05²)       biases N(0, 0.05²): small, but wrong results if they are left out
+
+So all activations stay of the order of √depth, far below fp16's 65,504. Each parameter has a random stream of its own,
+seeded by its name, and is drawn in fp32 and rounded: the same weights in every precision, never a whole fp32 copy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+
+from vcut_trt.export.family import Architecture
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionModelWithProjection
+
+Module = TypeVar("Module", bound=nn.Module)
+
+SPREAD = 0.05  # standard deviation of what is near 0 or near 1: biases, norms, embeddings
+
+
+class RandomCheckpoint:
+    """An architecture whose parts are made on demand, in the type asked for. See `checkpoints.Checkpoint`."""
+
+    random_weights = True
+    revision: str | None = None
+
+    def __init__(self, model_id: str, architecture: Architecture) -> None:
+        self.model_id = model_id
+        self._architecture = architecture
+        self.frames = int(architecture.unet["num_frames"])
+        self.height = architecture.height
+        self.width = architecture.width
+        self.embedding_width = int(architecture.image_encoder["projection_dim"])
+
+    def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
+        """The UNet, in `dtype`."""
+        from diffusers import UNetSpatioTemporalConditionModel
+
+        with init_empty_weights(include_buffers=False):
+            unet = UNetSpatioTemporalConditionModel(**self._architecture.unet)
+        return _fill(unet, dtype)
+
+    def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
+        """The VAE, in `dtype`."""
+        from diffusers import AutoencoderKLTemporalDecoder
+
+        with init_empty_weights(include_buffers=False):
+            vae = AutoencoderKLTemporalDecoder(**self._architecture.vae)
+        return _fill(vae, dtype)
+
+    def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+        """CLIP's vision tower with its projection, in `dtype`."""
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        with init_empty_weights(include_buffers=False):
+            encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**self._architecture.image_encoder))
+        return _fill(encoder, dtype)
+
+    def save_configs(self, folder: Path) -> None:
+        """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
+        from diffusers import EulerDiscreteScheduler
+
+        EulerDiscreteScheduler(**self._architecture.scheduler).save_pretrained(folder / "scheduler")
+        # Written as JSON: CLIPImageProcessor itself can be built only where torchvision or a recent transformers is.
+        extractor = {"image_processor_type": "CLIPImageProcessor", **self._architecture.feature_extractor}
+        target = folder / "feature_extractor" / "preprocessor_config.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(extractor, indent=2) + "\n", encoding="utf-8")
+
+
+def _fill(module: Module, dtype: torch.dtype) -> Module:
+    """Give every parameter of `module`, made without storage, its random values."""
+    for name, parameter in list(module.named_parameters()):
+        owner_name, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        values = _draw(name, parameter, is_norm=isinstance(owner, (nn.GroupNorm, nn.LayerNorm))).to(dtype)
+        setattr(owner, leaf, nn.Parameter(values, requires_grad=False))
+    return module.eval()
+
+
+def _draw(name: str, parameter: nn.Parameter, *, is_norm: bool) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    values = torch.randn(parameter.shape, generator=generator)
+    if parameter.ndim > 1 and "embedding.weight" not in name:
+        return values.div_(math.sqrt(parameter[0].numel()))
+    if is_norm and name.endswith("weight"):
+        return values.mul_(SPREAD).add_(1)
+    return values.mul_(SPREAD)
