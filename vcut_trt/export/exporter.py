@@ -82,14 +82,17 @@ def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progre
     return Bundle.open(config.output)
 
 
-def graph_modules(checkpoint: Checkpoint, config: ExportConfig) -> dict[GraphName, nn.Module]:
-    """All five graphs of a bundle as modules, at once: for comparisons and small models; `export_bundle` frees each."""
-    unet, projection = _folded_unet(checkpoint, config)
-    return {
+def graph_modules(
+    checkpoint: Checkpoint, *, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
+) -> tuple[dict[GraphName, nn.Module], int]:
+    """All five graphs of a bundle as modules, at once, and ΣC: for comparisons. `export_bundle` frees one by one."""
+    unet, projection = _folded_unet(checkpoint, cross_attention, cfg, dtype)
+    modules = {
         **unet,
-        GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, config, projection),
-        **_vae(checkpoint, config),
+        GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, projection, dtype),
+        **_vae(checkpoint, dtype),
     }
+    return modules, _projection_width(projection, checkpoint)
 
 
 def _fill(folder: Path, checkpoint: Checkpoint, config: ExportConfig, progress: Progress) -> None:
@@ -99,18 +102,18 @@ def _fill(folder: Path, checkpoint: Checkpoint, config: ExportConfig, progress: 
     graphs: dict[GraphName, GraphRecord] = {}
 
     with progress.stage("UNet: load and fold"):
-        unet, projection = _folded_unet(checkpoint, config)
-    specs = graph_specs(config.video, config.precision, projection_width(projection, checkpoint))
+        unet, projection = _folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
+    specs = graph_specs(config.video, config.precision, _projection_width(projection, checkpoint))
     graphs |= _write(folder, "unet", unet, specs, config.opset, progress)
     del unet
     gc.collect()
 
-    encoder = _image_encoder(checkpoint, config, projection)
+    encoder = _image_encoder(checkpoint, projection, config.dtype)
     graphs |= _write(folder, "image_encoder", {GraphName.IMAGE_ENCODER: encoder}, specs, config.opset, progress)
     del encoder, projection
     gc.collect()
 
-    for name, module in _vae(checkpoint, config).items():
+    for name, module in _vae(checkpoint, config.dtype).items():
         graphs |= _write(folder, name.value, {name: module}, specs, config.opset, progress)
 
     configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
@@ -159,10 +162,13 @@ def _write(
         }
 
 
-def _folded_unet(checkpoint: Checkpoint, config: ExportConfig) -> tuple[dict[GraphName, nn.Module], nn.Module]:
-    unet = checkpoint.unet(config.dtype)
-    projection = fold_cross_attention(unet, config.cross_attention)
-    guided = {CfgMode.BATCHED: UNetCfgBatched, CfgMode.SEQUENTIAL: UNetCfgSequential}[config.cfg]
+def _folded_unet(
+    checkpoint: Checkpoint, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
+) -> tuple[dict[GraphName, nn.Module], nn.Module]:
+    """Both UNet graphs over one folded UNet, and the projection that feeds them."""
+    unet = checkpoint.unet(dtype)
+    projection = fold_cross_attention(unet, cross_attention)
+    guided = {CfgMode.BATCHED: UNetCfgBatched, CfgMode.SEQUENTIAL: UNetCfgSequential}[cfg]
     modules: dict[GraphName, nn.Module] = {
         GraphName.UNET_CFG: guided(unet).eval(),
         GraphName.UNET_SINGLE: UNetSingle(unet).eval(),
@@ -170,17 +176,17 @@ def _folded_unet(checkpoint: Checkpoint, config: ExportConfig) -> tuple[dict[Gra
     return modules, projection
 
 
-def _image_encoder(checkpoint: Checkpoint, config: ExportConfig, projection: nn.Module) -> nn.Module:
-    return ImageEncoder(checkpoint.image_encoder(config.dtype), projection.to(config.dtype)).eval()
+def _image_encoder(checkpoint: Checkpoint, projection: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return ImageEncoder(checkpoint.image_encoder(dtype), projection.to(dtype)).eval()
 
 
-def _vae(checkpoint: Checkpoint, config: ExportConfig) -> dict[GraphName, nn.Module]:
-    encoder = VaeEncoder(checkpoint.vae(torch.float32), config.dtype).eval()
-    decoder = VaeDecoder(checkpoint.vae(config.dtype), config.dtype).eval()
+def _vae(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[GraphName, nn.Module]:
+    encoder = VaeEncoder(checkpoint.vae(torch.float32), dtype).eval()
+    decoder = VaeDecoder(checkpoint.vae(dtype), dtype).eval()
     return {GraphName.VAE_ENCODER: encoder, GraphName.VAE_DECODER: decoder}
 
 
-def projection_width(projection: nn.Module, checkpoint: Checkpoint) -> int:
+def _projection_width(projection: nn.Module, checkpoint: Checkpoint) -> int:
     """ΣC; where nothing is folded, the width of the CLIP embedding."""
     return projection.out_features if isinstance(projection, nn.Linear) else checkpoint.embedding_width
 

@@ -24,7 +24,7 @@ TINY = Architecture(
     vae={
         "block_out_channels": (32, 32, 64, 64),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "layers_per_block": 1,
+        "layers_per_block": 2,
         "latent_channels": 4,
         "sample_size": 128,
         "scaling_factor": 0.18215,

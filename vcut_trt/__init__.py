@@ -1,0 +1,38 @@
+"""Stable Video Diffusion as engines that switch at the cut step (VCUT, training-free).
+
+Importing this package loads neither torch nor an engine; that happens when one of its names is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vcut_trt.bundle import Bundle
+    from vcut_trt.errors import VcutError
+    from vcut_trt.runtime.pipeline import VCutPipeline
+    from vcut_trt.schedule import CutSchedule
+    from vcut_trt.spec import VideoSpec
+
+_HOMES = {
+    "Bundle": "vcut_trt.bundle",
+    "CutSchedule": "vcut_trt.schedule",
+    "VCutPipeline": "vcut_trt.runtime.pipeline",
+    "VcutError": "vcut_trt.errors",
+    "VideoSpec": "vcut_trt.spec",
+}
+
+__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""From an image to a video: conditioning, the denoising loop, decoding, MP4. Nothing here imports export or ONNX."""

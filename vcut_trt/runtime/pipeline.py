@@ -1,0 +1,324 @@
+"""VCutPipeline: an image in, a video out, over five engines.
+
+It takes the arguments of diffusers' StableVideoDiffusionPipeline under the same names, with the same defaults and the
+same order of random numbers, so that it drops in; and `cut_step`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vcut_trt.bundle import Bundle
+from vcut_trt.engines.backends import Backend, choose_backend, open_engine
+from vcut_trt.engines.base import Engine, torch_dtype
+from vcut_trt.errors import BundleError, ConfigError
+from vcut_trt.runtime.conditioning import Conditioning, ImagePreprocessor, MicroConditions, encode_images
+from vcut_trt.runtime.denoiser import CutDenoiser, Denoiser, EngineDenoiser
+from vcut_trt.runtime.ranges import annotate
+from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec import LATENT_CHANNELS, GraphName, Precision, VideoSpec
+
+if TYPE_CHECKING:
+    from diffusers import EulerDiscreteScheduler
+    from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
+
+    from vcut_trt.runtime.conditioning import ImageInput
+
+logger = logging.getLogger(__name__)
+
+StepCallback = Callable[["VCutPipeline", int, Any, dict[str, Any]], dict[str, Any]]
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+class VCutPipeline:
+    """Image-to-video with a cut. Close it, or use it in a `with` block, to free its engines.
+
+    Args:
+        engines: One engine a graph, all on one device.
+        video: The size of what the engines make.
+        precision: The bundle's.
+        scheduler: A v-prediction Euler scheduler with continuous timesteps; copied for every video.
+        preprocessor: Makes the encoders' inputs.
+        default_cut_step: Of 25 steps; scaled to the number of steps of a call.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[GraphName, Engine],
+        *,
+        video: VideoSpec,
+        precision: Precision,
+        scheduler: EulerDiscreteScheduler,
+        preprocessor: ImagePreprocessor,
+        default_cut_step: int,
+    ) -> None:
+        self._engines = dict(engines)
+        self.video = video
+        self.precision = precision
+        self.scheduler = scheduler
+        self.default_cut_step = default_cut_step
+        self._preprocessor = preprocessor
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: str | Path | Bundle, *, backend: Backend | str = Backend.AUTO, device: str = "auto"
+    ) -> VCutPipeline:
+        """Open a bundle's five graphs.
+
+        Args:
+            bundle: A bundle, or its folder.
+            backend: `auto` takes the fastest that can run here.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+        Raises:
+            BundleError: There is no bundle, or a file of it is missing or was changed.
+            EngineError: The backend cannot run here.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+        choice = choose_backend(Backend(backend), device)
+        logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
+        with ExitStack() as stack:
+            engines = {name: stack.enter_context(open_engine(opened, name, choice)) for name in GraphName}
+            pipeline = cls.from_engines(opened, engines)
+            stack.pop_all()  # from here on the pipeline closes them
+        return pipeline
+
+    @classmethod
+    def from_engines(cls, bundle: Bundle, engines: Mapping[GraphName, Engine]) -> VCutPipeline:
+        """A pipeline over engines that are open already, with a bundle's scheduler and sizes."""
+        from diffusers import EulerDiscreteScheduler
+
+        bundle.verify_configs()
+        manifest = bundle.manifest
+        extractor = bundle.root / "feature_extractor" / "preprocessor_config.json"
+        try:
+            scheduler = EulerDiscreteScheduler.from_pretrained(bundle.root / "scheduler", local_files_only=True)
+            config = json.loads(extractor.read_text(encoding="utf-8"))
+            preprocessor = ImagePreprocessor(manifest.video, mean=config["image_mean"], std=config["image_std"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{bundle.root} has an unusable scheduler or feature extractor: {error}") from error
+        return cls(
+            engines,
+            video=manifest.video,
+            precision=manifest.precision,
+            scheduler=scheduler,
+            preprocessor=preprocessor,
+            default_cut_step=manifest.cut_step,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engines run."""
+        return self._engines[GraphName.UNET_SINGLE].device
+
+    def close(self) -> None:
+        """Free the engines."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def __enter__(self) -> VCutPipeline:
+        """Open the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Free the engines."""
+        self.close()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: ImageInput,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int = 25,
+        sigmas: list[float] | None = None,
+        min_guidance_scale: float = 1.0,
+        max_guidance_scale: float = 3.0,
+        fps: int = 7,
+        motion_bucket_id: int = 127,
+        noise_aug_strength: float = 0.02,
+        decode_chunk_size: int | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] | list[str] = ("latents",),
+        return_dict: bool = True,
+        *,
+        cut_step: int | None = None,
+    ) -> StableVideoDiffusionPipelineOutput | Any:
+        """Make the bundle's number of videos.
+
+        The sizes and the decode chunk are fixed at export; if given, they must be the bundle's.
+
+        Args:
+            image: A PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
+            height: Pixels.
+            width: Pixels.
+            num_frames: Frames of a video.
+            num_inference_steps: N.
+            sigmas: The scheduler's sigmas, the last one (0) included, instead of N.
+            min_guidance_scale: Of the first frame.
+            max_guidance_scale: Of the last frame; at 1 or below nothing is guided, and there is nothing to cut.
+            fps: Frames a second that the UNet is told of.
+            motion_bucket_id: How much moves, 0 … 255.
+            noise_aug_strength: Noise added to the image.
+            decode_chunk_size: Frames decoded at a time.
+            num_videos_per_prompt: Videos of each image.
+            generator: Makes the random numbers.
+            latents: (V, F, 4, h, w) standard normal, instead of drawing them.
+            output_type: `pil`, `np`, `pt` or `latent`.
+            callback_on_step_end: Called with this pipeline, the step from 0, the timestep and a dict of tensors; it may
+                return a dict with other `latents`.
+            callback_on_step_end_tensor_inputs: Names of those tensors: `latents`.
+            return_dict: Whether to wrap the frames in diffusers' output class.
+            cut_step: c, the first step without guidance, from 1; N + 1 never cuts. By default the bundle's, scaled.
+
+        Returns:
+            An object with `frames`: a list of lists of PIL images, an array (V, F, H, W, 3), a tensor (V, F, 3, H, W),
+            or the latents.
+
+        Raises:
+            ConfigError: An argument is out of range or not the bundle's.
+            ImageError: The image cannot be used.
+        """
+        self._check_fixed(
+            height=(height, self.video.height),
+            width=(width, self.video.width),
+            num_frames=(num_frames, self.video.frames),
+            decode_chunk_size=(decode_chunk_size, self.video.decode_chunk),
+        )
+        self._check_choices(output_type, callback_on_step_end_tensor_inputs)
+        conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
+        scheduler = self._scheduler(num_inference_steps, sigmas)
+        schedule = self._schedule(len(scheduler.timesteps), cut_step)
+
+        with annotate("condition"):
+            pixels = self._preprocessor(image)
+            self._check_videos(len(pixels[0]), num_videos_per_prompt)
+            conditioning = encode_images(
+                self._engines,
+                pixels,
+                conditions,
+                precision=self.precision,
+                videos_per_image=num_videos_per_prompt,
+                generator=generator,
+            )
+        latents = self._initial_latents(latents, generator, scheduler)
+        denoiser = self._denoiser(
+            conditioning, scheduler.sigmas, schedule, self._guidance(min_guidance_scale, max_guidance_scale)
+        )
+        for index, timestep in enumerate(scheduler.timesteps):
+            latents = denoiser(latents, index + 1)
+            if callback_on_step_end is not None:
+                replaced = callback_on_step_end(self, index, timestep, {"latents": latents})
+                latents = (replaced or {}).get("latents", latents)
+
+        frames = latents if output_type == "latent" else self._decode(latents, output_type)
+        return self._output(frames) if return_dict else frames
+
+    def _scheduler(self, num_inference_steps: int, sigmas: list[float] | None) -> EulerDiscreteScheduler:
+        """A scheduler of this video's own, with its steps set."""
+        if sigmas is None and num_inference_steps < 1:
+            raise ConfigError(f"num_inference_steps is {num_inference_steps}; it must be at least 1")
+        if sigmas is not None and (len(sigmas) < 2 or any(sigma <= 0 for sigma in sigmas[:-1])):
+            raise ConfigError("sigmas holds at least two numbers, positive but for the last one")
+        scheduler = copy.deepcopy(self.scheduler)
+        if sigmas is None:
+            scheduler.set_timesteps(num_inference_steps)
+        else:
+            scheduler.set_timesteps(sigmas=sigmas)
+        return scheduler
+
+    def _schedule(self, steps: int, cut_step: int | None) -> CutSchedule:
+        if cut_step is None:
+            return CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=self.default_cut_step)
+        return CutSchedule(num_inference_steps=steps, cut_step=cut_step)
+
+    def _guidance(self, lowest: float, highest: float) -> Tensor | None:
+        """The guidance scale of each frame, (F) fp32; None where diffusers would not guide at all."""
+        if highest <= 1:
+            if lowest > 1:
+                raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
+            return None
+        return torch.linspace(lowest, highest, self.video.frames, device=self.device)
+
+    def _initial_latents(
+        self, latents: Tensor | None, generator: torch.Generator | list[torch.Generator] | None, scheduler: Any
+    ) -> Tensor:
+        """(V, F, 4, h, w), fp32, scaled to the first sigma; drawn in the bundle's precision, as diffusers does."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        video = self.video
+        shape = (video.videos, video.frames, LATENT_CHANNELS, video.latent_height, video.latent_width)
+        if latents is None:
+            dtype = torch_dtype(self.precision.dtype)
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
+        elif tuple(latents.shape) != shape:
+            raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {shape}")
+        return latents.to(self.device, torch.float32) * scheduler.init_noise_sigma
+
+    def _denoiser(
+        self, conditioning: Conditioning, sigmas: Tensor, schedule: CutSchedule, guidance_scale: Tensor | None
+    ) -> Denoiser:
+        sigmas = sigmas.to(self.device, torch.float32)
+        single, guided = self._engines[GraphName.UNET_SINGLE], self._engines[GraphName.UNET_CFG]
+        if guidance_scale is None:
+            return EngineDenoiser(single, conditioning.conditional, sigmas)
+        return CutDenoiser(
+            binding=EngineDenoiser(guided, conditioning.binding(guidance_scale), sigmas),
+            improvement=EngineDenoiser(single, conditioning.improvement, sigmas),
+            schedule=schedule,
+        )
+
+    def _decode(self, latents: Tensor, output_type: str) -> Any:
+        """Frames of (V, F, 4, h, w), decoded a chunk at a time; a chunk never spans two videos."""
+        decoder = self._engines[GraphName.VAE_DECODER]
+        with annotate("decode"):
+            chunks = torch.split(latents.flatten(0, 1), self.video.decode_chunk)
+            frames = torch.cat([decoder(latents=chunk)["frames"].float() for chunk in chunks])
+            frames = frames.reshape(self.video.videos, self.video.frames, *frames.shape[1:]).transpose(1, 2)
+            return self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
+
+    @staticmethod
+    def _output(frames: Any) -> StableVideoDiffusionPipelineOutput:
+        from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
+
+        return StableVideoDiffusionPipelineOutput(frames=frames)
+
+    @staticmethod
+    def _check_fixed(**sizes: tuple[int | None, int]) -> None:
+        for name, (asked, built) in sizes.items():
+            if asked is not None and asked != built:
+                raise ConfigError(
+                    f"{name} is {asked}; this bundle was exported for {built}. Export again to change it."
+                )
+
+    @staticmethod
+    def _check_choices(output_type: str, tensor_inputs: tuple[str, ...] | list[str]) -> None:
+        if output_type not in OUTPUT_TYPES:
+            raise ConfigError(f"output_type is {output_type!r}; use {', '.join(OUTPUT_TYPES)}")
+        if set(tensor_inputs) - {"latents"}:
+            raise ConfigError(f"callbacks are given `latents` only; {', '.join(tensor_inputs)} were asked for")
+
+    def _check_videos(self, images: int, videos_per_image: int) -> None:
+        if images * videos_per_image != self.video.videos:
+            raise ConfigError(
+                f"{images} image(s) times {videos_per_image} video(s) each are not the {self.video.videos} video(s) "
+                "that this bundle makes at a time. Call it with fewer, or export with --videos "
+                f"{images * videos_per_image}."
+            )

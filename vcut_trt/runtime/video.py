@@ -1,0 +1,62 @@
+"""Write frames as an MP4 that every player opens: H.264, 4:2:0."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from vcut_trt.errors import ConfigError, VideoError
+
+QUALITY = "17"  # x264's constant rate factor: visually lossless
+LARGEST_FPS = 240
+
+
+def check_video_path(path: Path) -> None:
+    """Refuse, before any work is done, a path that no MP4 can be written to.
+
+    Raises:
+        ConfigError: It does not end in .mp4, is a folder, or lies in a folder that does not exist.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise ConfigError(f"{path} does not end in .mp4; videos are written as MP4 only")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} for {path.name}")
+
+
+def write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
+    """Write `frames`, all of one even size, at `fps` frames a second. The file appears whole or not at all.
+
+    Raises:
+        ConfigError: The path or the frame rate is not usable, or there is no frame.
+        VideoError: The file cannot be written.
+    """
+    check_video_path(path)
+    if not 1 <= fps <= LARGEST_FPS:
+        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}")
+    if not frames:
+        raise ConfigError("there is no frame to write")
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            _encode(frames, temporary, fps)
+            temporary.replace(path)
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(f"cannot write {path}: {error}") from error
+
+
+def _encode(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": QUALITY, "preset": "medium"})
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -1,0 +1,252 @@
+"""Parity in one place: stock PyTorch, folded PyTorch and a bundle's engines, graph by graph and end to end.
+
+    fold        stock UNet            against  folded UNet            both PyTorch, fp32
+    graph       module, fp32          against  the bundle's engine    for each of the five
+    pipeline    modules, fp32         against  the bundle's engines   a whole video, cut in the middle
+    stock       diffusers' pipeline   against  the bundle's engines   a whole video, never cut
+
+    relative error = ‖came − reference‖ / ‖reference‖
+
+With `paper`, the fold and the stock comparison show how large the approximation is; nothing there can fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcut_trt.bundle import Bundle
+from vcut_trt.engines.backends import BackendChoice, open_engine
+from vcut_trt.engines.base import torch_dtype
+from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.export.checkpoints import Checkpoint
+from vcut_trt.export.cross_attention import fold_cross_attention
+from vcut_trt.export.exporter import graph_modules
+from vcut_trt.progress import SILENT, Progress
+from vcut_trt.runtime.conditioning import quiet_transformers
+from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec import (
+    LATENT_CHANNELS,
+    CrossAttention,
+    GraphName,
+    GraphSpec,
+    Precision,
+    TensorSpec,
+    VideoSpec,
+    graph_specs,
+)
+
+FOLD_TOLERANCE = 1e-5
+"""Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""
+
+GRAPH_TOLERANCE = {
+    Precision.FP32: 1e-4,  # the order of summation differs: some 1e-6 over the depth, with room for other kernels
+    Precision.FP16: 2e-2,  # 11 bits of mantissa, 5e-4 a rounding, accumulated over some hundred layers
+    Precision.BF16: 1.5e-1,  # 8 bits, 4e-3 a rounding: eight times fp16's
+}
+FRAME_TOLERANCE = {
+    Precision.FP32: 1 / 255,  # one level of 8-bit colour
+    Precision.FP16: 16 / 255,  # single pixels, after every step has fed its rounding into the next
+    Precision.BF16: 64 / 255,
+}
+STEPS, CUT_STEP = 4, 3
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One row of the table."""
+
+    name: str
+    compared: str
+    relative_error: float
+    largest_difference: float
+    where: str  # index of the largest difference
+    tolerance: float | None  # of the figure named by `judged`; None: shown, not judged
+    judged: str = "relative_error"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure lies within its tolerance; NaN does not."""
+        return self.tolerance is None or getattr(self, self.judged) <= self.tolerance
+
+
+def verify_bundle(
+    bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progress: Progress = SILENT
+) -> list[Check]:
+    """Compare a bundle with the checkpoint that it was made from.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+        CheckpointError: The checkpoint cannot be loaded.
+        EngineError: An engine cannot be opened.
+    """
+    manifest = bundle.manifest
+    checks = []
+    if manifest.cross_attention is not CrossAttention.ORIGINAL:
+        with progress.stage("fold: stock UNet against folded UNet"):
+            checks.append(check_fold(checkpoint, bundle))
+    modules, width = graph_modules(
+        checkpoint, cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
+    )
+    specs = graph_specs(manifest.video, Precision.FP32, width)
+    references = {name: TorchEngine(modules[name], specs[name], choice.device) for name in GraphName}
+    for name in GraphName:
+        with progress.stage(f"graph: {name.value}"):
+            checks.append(_check_graph(bundle, name, references[name], choice))
+    with progress.stage("pipeline: PyTorch against engines"), _open(bundle, choice) as ours:
+        exact = Bundle(bundle.root, manifest.model_copy(update={"precision": Precision.FP32}))
+        expected = _video(VCutPipeline.from_engines(exact, references))
+        checks.append(_check_frames(bundle, "pipeline", "PyTorch, cut", expected, _video(ours)))
+    del modules, references
+    with progress.stage("stock: diffusers against engines"), _open(bundle, choice) as ours:
+        expected = _stock_video(checkpoint, bundle, choice.device)
+        came = _video(ours, cut_step=STEPS + 1)
+        checks.append(_check_frames(bundle, "stock", "diffusers, never cut", expected, came))
+    return checks
+
+
+def check_fold(checkpoint: Checkpoint, bundle: Bundle) -> Check:
+    """One UNet evaluation, stock against folded, in fp32 on the CPU."""
+    manifest = bundle.manifest
+    video = manifest.video
+    unet = checkpoint.unet(torch.float32)
+    generator = torch.Generator().manual_seed(SEED)
+    sample = torch.randn(1, video.frames, 8, video.latent_height, video.latent_width, generator=generator)
+    embedding = torch.randn(1, 1, checkpoint.embedding_width, generator=generator)
+    conditions = {"timestep": torch.tensor(0.5), "added_time_ids": torch.tensor([[6.0, 127.0, 0.02]])}
+    with torch.inference_mode():
+        stock = unet(sample, encoder_hidden_states=embedding, return_dict=False, **conditions)[0]
+        projection = fold_cross_attention(unet, manifest.cross_attention)
+        folded = unet(sample, encoder_hidden_states=projection(embedding), return_dict=False, **conditions)[0]
+    exact = manifest.cross_attention is CrossAttention.EXACT
+    return compare("fold", "stock UNet", stock, folded, FOLD_TOLERANCE if exact else None)
+
+
+def compare(name: str, compared: str, reference: Tensor, came: Tensor, tolerance: float | None) -> Check:
+    """A check on the relative error of two tensors of one shape."""
+    assert reference.shape == came.shape, (reference.shape, came.shape)
+    reference, came = reference.double().cpu(), came.double().cpu()
+    difference = (came - reference).abs().nan_to_num(nan=float("inf"))
+    worst = np.unravel_index(int(difference.argmax()), tuple(difference.shape))
+    return Check(
+        name=name,
+        compared=compared,
+        relative_error=float((came - reference).norm() / reference.norm()),
+        largest_difference=float(difference.max()),
+        where="[" + ", ".join(str(int(index)) for index in worst) + "]",
+        tolerance=tolerance,
+    )
+
+
+def example_inputs(spec: GraphSpec, device: torch.device) -> dict[str, Tensor]:
+    """Inputs of realistic size for one graph; the same on every run."""
+    generator = torch.Generator().manual_seed(SEED)
+
+    def example(tensor: TensorSpec) -> Tensor:
+        if tensor.name == "sigma":
+            values = torch.tensor(2.0)
+        elif tensor.name == "sigma_next":
+            values = torch.tensor(0.1)  # a long step: the UNet's share of the result is large
+        elif tensor.name == "added_time_ids":
+            values = torch.tensor([[6.0, 127.0, 0.02]]).repeat(tensor.shape[0], 1)
+        elif tensor.name == "guidance_scale":
+            values = torch.linspace(1, 3, tensor.shape[0])
+        else:
+            values = torch.randn(tensor.shape, generator=generator)
+        return values.to(device, torch_dtype(tensor.dtype))
+
+    return {tensor.name: example(tensor) for tensor in spec.inputs}
+
+
+def _check_graph(bundle: Bundle, name: GraphName, reference: TorchEngine, choice: BackendChoice) -> Check:
+    graph = bundle.manifest.graphs[name]
+    inputs = example_inputs(GraphSpec(inputs=graph.inputs, outputs=graph.outputs), choice.device)
+    exact = {spec.name: inputs[spec.name].to(torch_dtype(spec.dtype)) for spec in reference.inputs}
+    output = graph.outputs[0].name
+    with open_engine(bundle, name, choice) as engine:
+        came = engine(**inputs)[output]
+    return compare(
+        name.value, "PyTorch, fp32", reference(**exact)[output], came, GRAPH_TOLERANCE[bundle.manifest.precision]
+    )
+
+
+def _open(bundle: Bundle, choice: BackendChoice) -> VCutPipeline:
+    return VCutPipeline.from_bundle(bundle, backend=choice.backend, device=str(choice.device))
+
+
+def _check_frames(bundle: Bundle, name: str, compared: str, reference: Tensor, came: Tensor) -> Check:
+    approximate = name == "stock" and bundle.manifest.cross_attention is CrossAttention.PAPER
+    tolerance = None if approximate else FRAME_TOLERANCE[bundle.manifest.precision]
+    check = compare(name, compared, reference, came, tolerance)
+    return Check(**{**vars(check), "judged": "largest_difference"})
+
+
+def _video(pipeline: VCutPipeline, cut_step: int = CUT_STEP) -> Tensor:
+    """Frames (V, F, 3, H, W) in [0, 1] of one fixed image, seed and noise."""
+    frames = pipeline(
+        sample_images(pipeline.video.videos),
+        num_inference_steps=STEPS,
+        cut_step=cut_step,
+        generator=torch.Generator().manual_seed(SEED),
+        latents=_latents(pipeline.video),
+        output_type="pt",
+        return_dict=False,
+    )
+    assert isinstance(frames, Tensor)
+    return frames
+
+
+def _latents(video: VideoSpec) -> Tensor:
+    """The same numbers in every precision."""
+    shape = (video.videos, video.frames, LATENT_CHANNELS, video.latent_height, video.latent_width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED + 1))
+
+
+def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -> Tensor:
+    """The same video from diffusers' own pipeline, in fp32."""
+    with quiet_transformers():
+        from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+        from transformers import CLIPImageProcessor
+
+        stock = StableVideoDiffusionPipeline(
+            vae=checkpoint.vae(torch.float32),
+            image_encoder=checkpoint.image_encoder(torch.float32),
+            unet=checkpoint.unet(torch.float32),
+            scheduler=EulerDiscreteScheduler.from_pretrained(bundle.root / "scheduler", local_files_only=True),
+            feature_extractor=CLIPImageProcessor.from_pretrained(
+                bundle.root / "feature_extractor", local_files_only=True
+            ),
+        ).to(device)
+    stock.set_progress_bar_config(disable=True)
+    video = bundle.manifest.video
+    frames = stock(
+        sample_images(video.videos),
+        height=video.height,
+        width=video.width,
+        num_frames=video.frames,
+        decode_chunk_size=video.decode_chunk,
+        num_inference_steps=STEPS,
+        generator=torch.Generator().manual_seed(SEED),
+        latents=_latents(video),
+        output_type="pt",
+        return_dict=False,
+    )
+    assert isinstance(frames, Tensor)
+    return frames
+
+
+def sample_images(count: int) -> list[Image.Image]:
+    """Smooth pictures with edges, one for each video; no file is read."""
+    rows, columns = np.mgrid[0:240, 0:320] / 320
+    pictures = []
+    for index in range(count):
+        red = 0.5 + 0.5 * np.sin(12 * columns + index)
+        green = rows * 320 / 240
+        blue = ((columns - 0.5) ** 2 + (rows - 0.4) ** 2 < 0.04 * (index + 1)).astype(float)
+        pictures.append(Image.fromarray((255 * np.stack([red, green, blue], axis=-1)).astype(np.uint8)))
+    return pictures
