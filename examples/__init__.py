@@ -1,0 +1,1 @@
+"""Examples that the README and the Makefile use."""

@@ -1,0 +1,335 @@
+"""The commands `vcut` and `vcut-export`: parse, build a config, call one function, show what came of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vcut_trt.bundle import Bundle, check_replaceable
+from vcut_trt.console import ConsoleProgress, fail, reporting
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
+from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
+from vcut_trt.memory import GIB
+from vcut_trt.runtime.image import Fit, fit_image, load_image
+from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, default_decode_chunk
+from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest
+
+if TYPE_CHECKING:
+    from vcut_trt.export.checkpoints import Checkpoint
+
+app = typer.Typer(
+    help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+export_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+BackendOption = Annotated[Backend, typer.Option(help="What runs the graphs; auto takes the fastest that can run here.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="GPU to build plans for: a10, l4, smNN (compute capability), native (this machine's); cpu for ONNX only. "
+        "Repeatable. Default: native with a CUDA GPU, else a10 and l4.",
+        show_default=False,
+    ),
+]
+TensorrtOption = Annotated[
+    FlavourChoice, typer.Option(help="auto: classic for native where it is installed, else TensorRT for RTX.")
+]
+AllowUnfusedOption = Annotated[
+    bool, typer.Option("--allow-unfused", help="Keep a plan whose attention TensorRT did not fuse.")
+]
+
+
+@app.command()
+@export_app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder in diffusers' layout.", prompt=False),
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The model's architecture with random weights; downloads nothing.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle. Default: build/MODEL.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a video. Default: the model's own.", show_default=False)
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 64. Default: 576 (tiny: 128).", show_default=False)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 64. Default: 1024 (tiny: 192).", show_default=False)
+    ] = None,
+    videos: Annotated[int, typer.Option(help="Videos made by one call.")] = 1,
+    decode_chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames decoded at a time, a divisor of --frames. Default: the largest up to 8.", show_default=False
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Type of weights and activations. Default: fp16 (tiny: fp32).", show_default=False),
+    ] = None,
+    cross_attention: Annotated[
+        CrossAttention,
+        typer.Option(help="paper: spatial folded, temporal dropped; exact: both folded; original: left as it is."),
+    ] = CrossAttention.PAPER,
+    cfg: Annotated[
+        CfgMode, typer.Option(help="Halves of a guided step: one batch, or one after the other (less memory).")
+    ] = CfgMode.BATCHED,
+    cut_step: Annotated[
+        int,
+        typer.Option(help=f"Default cut step of the bundle, 1 … {REFERENCE_STEPS + 1}, of {REFERENCE_STEPS} steps."),
+    ] = 17,
+    opset: Annotated[int, typer.Option(help="ONNX opset: 21, or 23 (keeps Attention whole).")] = 21,
+    target: TargetOption = None,
+    tensorrt: TensorrtOption = FlavourChoice.AUTO,
+    allow_unfused: AllowUnfusedOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a bundle of a checkpoint: five ONNX graphs, and TensorRT plans."""
+    with reporting(debug=debug):
+        targets = parse_targets(target or default_targets())
+        with_plans = all(item.kind is not TargetKind.CPU for item in targets)
+        if with_plans:
+            choose_flavour(tensorrt, targets)  # a missing TensorRT is told before the work, not after it
+        precision = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
+        place = output or Path("build") / Path(model).name
+        check_replaceable(place)
+        progress = ConsoleProgress()
+
+        from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+        from vcut_trt.export.checkpoints import open_checkpoint
+        from vcut_trt.export.exporter import ExportConfig, export_bundle
+
+        checkpoint = open_checkpoint(model, revision=revision, precision=precision, random_weights=random_weights)
+        config = ExportConfig(
+            video=_video_spec(checkpoint, videos, frames, height, width, decode_chunk),
+            precision=precision,
+            output=place,
+            cross_attention=cross_attention,
+            cfg=cfg,
+            cut_step=cut_step,
+            opset=opset,
+        )
+        if checkpoint.random_weights:
+            progress.message(
+                f"{model}: RANDOM weights. The videos show nothing; time and memory are those of the model."
+            )
+        bundle = export_bundle(checkpoint, config, progress)
+        if with_plans:
+            build = BuildConfig(targets=targets, tensorrt=tensorrt, allow_unfused=allow_unfused)
+            bundle = build_plans(bundle, build, progress)
+        show_bundle(bundle, as_json=as_json)
+
+
+@app.command()
+def build(
+    bundle: BundleArgument,
+    target: TargetOption = None,
+    tensorrt: TensorrtOption = FlavourChoice.AUTO,
+    allow_unfused: AllowUnfusedOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Build more TensorRT plans for a bundle."""
+    with reporting(debug=debug):
+        from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+
+        targets = parse_targets(target or default_targets())
+        if any(item.kind is TargetKind.CPU for item in targets):
+            fail("error: --target cpu has no plans to build; a bundle's ONNX graphs run there as they are", 2)
+        config = BuildConfig(targets=targets, tensorrt=tensorrt, allow_unfused=allow_unfused)
+        show_bundle(build_plans(Bundle.open(bundle), config, ConsoleProgress()), as_json=as_json)
+
+
+@app.command()
+def generate(
+    bundle: BundleArgument,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The first frame: any image that Pillow reads.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The video, .mp4.")] = Path("clip.mp4"),
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    cut_step: Annotated[
+        int | None,
+        typer.Option(
+            help="First step without guidance, 1 … STEPS + 1 (= never). Default: the bundle's, scaled to STEPS.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same video on the same machine.")] = 0,
+    fps: Annotated[int, typer.Option(help="Frames a second.")] = 7,
+    motion_bucket: Annotated[int, typer.Option(help="How much moves, 0 … 255.")] = 127,
+    noise_aug: Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")] = 0.02,
+    min_guidance: Annotated[float, typer.Option(help="Guidance scale of the first frame.")] = 1.0,
+    max_guidance: Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")] = 3.0,
+    fit: Annotated[
+        Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")
+    ] = Fit.CROP,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a video of an image."""
+    with reporting(debug=debug):
+        from vcut_trt.runtime.video import check_video_path, write_mp4
+
+        check_video_path(output)
+        opened = Bundle.open(bundle)
+        if cut_step is None:
+            schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
+        else:
+            schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
+        video = opened.manifest.video
+        picture = fit_image(load_image(image), width=video.width, height=video.height, fit=fit)
+        choice = choose_backend(backend, device)
+
+        import torch
+
+        from vcut_trt.runtime.pipeline import VCutPipeline
+
+        progress = ConsoleProgress()
+        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        with progress.stage("open engines"):
+            pipeline = VCutPipeline.from_bundle(opened, backend=choice.backend, device=str(choice.device))
+        start = time.monotonic()
+        with pipeline, progress.stage(f"denoise, cut at step {schedule.cut_step} of {steps}, and decode") as advance:
+
+            def report(
+                _pipeline: VCutPipeline, index: int, _timestep: object, tensors: dict[str, Any]
+            ) -> dict[str, Any]:
+                advance(index + 1, steps)
+                return tensors
+
+            frames = pipeline(
+                [picture] * video.videos,
+                num_inference_steps=steps,
+                cut_step=schedule.cut_step,
+                fps=fps,
+                motion_bucket_id=motion_bucket,
+                noise_aug_strength=noise_aug,
+                min_guidance_scale=min_guidance,
+                max_guidance_scale=max_guidance,
+                generator=torch.Generator().manual_seed(seed),
+                callback_on_step_end=lambda _pipeline, index, _timestep, tensors: (advance(index + 1, steps), tensors)[
+                    1
+                ],
+            ).frames
+        seconds = time.monotonic() - start
+        paths = _video_paths(output, len(frames))
+        for path, clip in zip(paths, frames, strict=True):
+            write_mp4(clip, path, fps)
+        answer = {
+            "videos": [str(path) for path in paths],
+            "frames": video.frames,
+            "steps": steps,
+            "cut_step": schedule.cut_step,
+            "seed": seed,
+            "seconds": round(seconds, 3),
+            "backend": choice.backend.value,
+            "device": str(choice.device),
+        }
+        show_answer(answer, ", ".join(map(str, paths)), as_json=as_json)
+
+
+@app.command()
+def verify(
+    bundle: BundleArgument,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The checkpoint, where it no longer lies where the bundle says.", show_default=False),
+    ] = None,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare a bundle with the checkpoint that it was made from, graph by graph and end to end."""
+    with reporting(debug=debug):
+        opened = Bundle.open(bundle)
+        record = opened.manifest.model
+        choice = choose_backend(backend, device)
+        for name in opened.manifest.graphs:
+            opened.verify_graph(name)
+
+        from vcut_trt.export.checkpoints import open_checkpoint
+        from vcut_trt.verify import verify_bundle
+
+        checkpoint = open_checkpoint(
+            model or record.id,
+            revision=None if model else record.revision,
+            precision=opened.manifest.precision,
+            random_weights=record.random_weights,
+        )
+        checks = verify_bundle(opened, checkpoint, choice, ConsoleProgress())
+        show_checks(checks, as_json=as_json)
+        failed = [check for check in checks if not check.passed]
+        if failed:
+            names = ", ".join(f"{check.name} at {check.where}" for check in failed)
+            fail(f"error: {len(failed)} of {len(checks)} checks do not hold: {names}", 1)
+
+
+@app.command()
+def inspect(
+    bundle: BundleArgument,
+    gpu_memory: Annotated[float, typer.Option(help="Memory of the GPU that the plans are to fit, in GiB.")] = 24.0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what is in a bundle, and whether its plans fit a GPU's memory."""
+    with reporting(debug=debug):
+        show_manifest(Bundle.open(bundle), round(gpu_memory * GIB), as_json=as_json)
+
+
+def main() -> None:
+    """Run `vcut`."""
+    app()
+
+
+def main_export() -> None:
+    """Run `vcut-export`, which is `vcut export`."""
+    export_app()
+
+
+def _video_spec(
+    checkpoint: Checkpoint,
+    videos: int,
+    frames: int | None,
+    height: int | None,
+    width: int | None,
+    decode_chunk: int | None,
+) -> VideoSpec:
+    """The video's size, with the model's own where none was given."""
+    count = checkpoint.frames if frames is None else frames
+    chunk = decode_chunk if decode_chunk is not None else default_decode_chunk(max(count, 1))
+    return VideoSpec(
+        videos=videos,
+        frames=count,
+        height=checkpoint.height if height is None else height,
+        width=checkpoint.width if width is None else width,
+        decode_chunk=chunk,
+    )
+
+
+def _video_paths(output: Path, count: int) -> list[Path]:
+    """`clip.mp4`, or `clip-1.mp4`, `clip-2.mp4` … for several videos."""
+    if count == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(1, count + 1)]

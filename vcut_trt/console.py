@@ -1,0 +1,81 @@
+"""What the commands show: progress, tables, errors. Everything but answers goes to stderr."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from vcut_trt.errors import VcutError
+from vcut_trt.progress import Advance
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C, so that every clean-up runs."""
+
+
+class ConsoleProgress:
+    """A bar for each stage while it runs, and one line with its time when it is done."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Advance]:
+        """Show a stage; the bar pulses until the first step is reported."""
+        start = time.monotonic()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        with Progress(
+            *columns,
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        ) as bars:
+            task = bars.add_task(title, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        self._console.print(f"  {title}  [dim]{time.monotonic() - start:.1f} s[/dim]")
+
+    def message(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False)
+
+
+@contextmanager
+def reporting(*, debug: bool) -> Iterator[None]:
+    """Turn errors of ours into one message and an exit code; SIGTERM into an interruption that cleans up.
+
+    Exit codes: 1 the work failed or a check did not hold, 2 wrong usage, 130 and 143 interrupted.
+    """
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except VcutError as error:
+        if debug:
+            raise
+        fail(f"error: {error}", error.exit_code)
+    except Terminated:
+        fail("terminated: what was unfinished has been removed", TERMINATED)
+    except KeyboardInterrupt:
+        fail("interrupted: what was unfinished has been removed", INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def fail(message: str, code: int) -> None:
+    """Say why on stderr and exit."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)

@@ -1,0 +1,88 @@
+"""How the commands show bundles, checks and answers: JSON on stdout for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vcut_trt.bundle import Bundle
+from vcut_trt.memory import GIB, memory_needs
+from vcut_trt.schedule import REFERENCE_STEPS
+
+if TYPE_CHECKING:
+    from vcut_trt.verify import Check
+
+
+def show_answer(answer: Any, text: str, *, as_json: bool) -> None:
+    """Print `answer` as JSON, or `text`."""
+    print(json.dumps(answer, indent=2) if as_json else text)
+
+
+def show_bundle(bundle: Bundle, *, as_json: bool) -> None:
+    """Say what export or build has made."""
+    plans = [str(bundle.path(plan.file)) for plan in bundle.manifest.plans]
+    random_weights = bundle.manifest.model.random_weights
+    answer = {"bundle": str(bundle.root), "random_weights": random_weights, "plans": plans}
+    show_answer(answer, f"{bundle.root}: {len(bundle.manifest.graphs)} graphs, {len(plans)} plans", as_json=as_json)
+
+
+def show_checks(checks: Sequence[Check], *, as_json: bool) -> None:
+    """The parity table."""
+    if as_json:
+        print(json.dumps([{**vars(check), "passed": check.passed} for check in checks], indent=2))
+        return
+    table = Table("check", "compared with", "relative error", "largest difference", "at", "tolerance", "", box=None)
+    for check in checks:
+        kind = "rel." if check.judged == "relative_error" else "abs."
+        table.add_row(
+            check.name,
+            check.compared,
+            f"{check.relative_error:.1e}",
+            f"{check.largest_difference:.1e}",
+            check.where,
+            "shown only" if check.tolerance is None else f"{check.tolerance:.1e} {kind}",
+            "ok" if check.passed else "FAILED",
+        )
+    Console().print(table)
+
+
+def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
+    """What is in a bundle, and what its plans need on a GPU with `gpu_bytes` of memory."""
+    manifest, needs = bundle.manifest, memory_needs(bundle.manifest)
+    if as_json:
+        memory = [
+            {**vars(need), "total_bytes": need.total_bytes, "spare_bytes": need.spare_bytes(gpu_bytes)}
+            for need in needs
+        ]
+        print(json.dumps({**manifest.model_dump(mode="json"), "memory": memory}, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    model, video = manifest.model, manifest.video
+    revision = f" @ {model.revision}" if model.revision else ""
+    warning = "  RANDOM WEIGHTS: its videos show nothing" if model.random_weights else ""
+    console.print(f"{model.id}{revision}{warning}", markup=False)
+    console.print(
+        f"{video.videos} × {video.frames} frames of {video.width} × {video.height}, decoded {video.decode_chunk} at a "
+        f"time; {manifest.precision.value}, cross-attention {manifest.cross_attention.value}, "
+        f"CFG {manifest.cfg.value}, cut at {manifest.cut_step} of {REFERENCE_STEPS}, opset {manifest.opset}"
+    )
+    graphs = Table("graph", "weights", "inputs", "outputs", box=None)
+    for name, graph in manifest.graphs.items():
+        inputs, outputs = ("\n".join(map(str, side)) for side in (graph.inputs, graph.outputs))
+        graphs.add_row(name.value, f"{graph.weights.nbytes / GIB:.3f} GiB", inputs, outputs)
+    console.print(graphs)
+    for need in needs:
+        spare = need.spare_bytes(gpu_bytes)
+        verdict = f"{spare / GIB:.2f} GiB spare" if spare >= 0 else f"does not fit, {-spare / GIB:.2f} GiB short"
+        console.print(
+            f"{need.folder} (compute capability {', '.join(need.compute_capabilities)}): weights "
+            f"{need.weights_bytes / GIB:.2f} + scratch {need.scratch_bytes / GIB:.2f} + tensors "
+            f"{need.tensor_bytes / GIB:.2f} GiB, with the CUDA context {need.total_bytes / GIB:.2f} GiB; on "
+            f"{gpu_bytes / GIB:.0f} GiB: {verdict}"
+        )
+    if not needs:
+        console.print("no plans; make some with vcut build")
