@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import NANO_VIDEO
+from tests.models import checkpoint
+from vcut_trt.bundle import Bundle
+from vcut_trt.engines.backends import Backend, choose_backend, open_engine
+from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.export.exporter import ExportConfig, export_bundle, graph_modules
+from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision
+from vcut_trt.verify import FOLD_TOLERANCE, GRAPH_TOLERANCE, compare, example_inputs
+
+CPU = choose_backend(Backend.AUTO, "cpu")
+
+
+@pytest.fixture(scope="module")
+def opset_23_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    config = ExportConfig(
+        video=NANO_VIDEO,
+        precision=Precision.FP32,
+        output=Path(tmp_path_factory.mktemp("opset23")) / "nano",
+        cross_attention=CrossAttention.ORIGINAL,
+        cfg=CfgMode.SEQUENTIAL,
+        opset=23,
+    )
+    return export_bundle(checkpoint(), config)
+
+
+def references(bundle: Bundle) -> dict[GraphName, TorchEngine]:
+    manifest = bundle.manifest
+    modules, _ = graph_modules(
+        checkpoint(), cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
+    )
+    return {
+        name: TorchEngine(modules[name], GraphSpec(inputs=graph.inputs, outputs=graph.outputs), CPU.device)
+        for name, graph in manifest.graphs.items()
+    }
+
+
+@pytest.mark.parametrize("fixture", ["nano_bundle", "opset_23_bundle"])
+def test_each_graph_in_onnx_runtime_equals_its_module(fixture: str, request: pytest.FixtureRequest) -> None:
+    bundle: Bundle = request.getfixturevalue(fixture)
+    for name, reference in references(bundle).items():
+        inputs = example_inputs(GraphSpec(inputs=reference.inputs, outputs=reference.outputs), CPU.device)
+        output = reference.outputs[0].name
+        with open_engine(bundle, name, CPU) as engine:
+            check = compare(name.value, "module", reference(**inputs)[output], engine(**inputs)[output], None)
+        assert check.relative_error <= GRAPH_TOLERANCE[Precision.FP32], (name, check)
+
+
+def test_both_ways_to_guide_give_the_same_step(nano_bundle: Bundle) -> None:
+    results = []
+    for cfg in CfgMode:
+        modules, _ = graph_modules(checkpoint(), cross_attention=CrossAttention.EXACT, cfg=cfg, dtype=torch.float32)
+        graph = nano_bundle.manifest.graphs[GraphName.UNET_CFG]
+        spec = GraphSpec(inputs=graph.inputs, outputs=graph.outputs)
+        engine = TorchEngine(modules[GraphName.UNET_CFG], spec, CPU.device)
+        results.append(engine(**example_inputs(spec, CPU.device))["next_latents"])
+    assert compare("cfg", "batched", *results, None).relative_error <= FOLD_TOLERANCE  # rounding only, as in the fold
+
+
+def test_guidance_scale_acts_on_its_own_frame(nano_bundle: Bundle) -> None:
+    graph = nano_bundle.manifest.graphs[GraphName.UNET_CFG]
+    inputs = example_inputs(GraphSpec(inputs=graph.inputs, outputs=graph.outputs), CPU.device)
+    stronger = inputs["guidance_scale"].clone()
+    stronger[2] += 1
+    with open_engine(nano_bundle, GraphName.UNET_CFG, CPU) as engine:
+        before = engine(**inputs)["next_latents"]
+        after = engine(**{**inputs, "guidance_scale": stronger})["next_latents"]
+    changed = [frame for frame in range(NANO_VIDEO.frames) if not torch.equal(before[:, frame], after[:, frame])]
+    assert changed == [2]
