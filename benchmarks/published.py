@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SIZE = (576, 1024)  # pixels, height × width
 STEPS = 25
 UNCUT = STEPS + 1  # a cut step that never comes
 CUT_STEPS = (10, 17, 20, UNCUT)

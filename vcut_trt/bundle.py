@@ -5,8 +5,8 @@
     plans/<flavour>-<version>-<sm…>/    TensorRT plans
     scheduler/  feature_extractor/      diffusers' own configuration files
 
-Whatever is written appears whole or not at all: it is made under a temporary name beside its place and renamed. What is
-opened is first compared with its hash.
+Whatever is written appears whole or not at all: it is made under another name beside its place and renamed (see
+`staging`). What is opened is first compared with its hash.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -198,49 +195,3 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
-    """A folder to fill, that becomes `place` when the block ends, and is deleted when it raises.
-
-    An earlier bundle at `place` gives way in the last moment; anything else there was refused before.
-
-    Raises:
-        BundleError: `place` exists and is not a bundle. It is left alone.
-    """
-    check_replaceable(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part"))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        check_replaceable(place)
-        swap_in(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_replaceable(place: Path) -> None:
-    """Refuse to put a bundle where something else lies."""
-    if place.is_dir() and not any(place.iterdir()):
-        return
-    if (place.exists() or place.is_symlink()) and not (place / MANIFEST).is_file():
-        raise BundleError(f"{place} exists and is not a bundle; it is left alone. Choose another --output.")
-
-
-def swap_in(folder: Path, place: Path) -> None:
-    """Rename `folder` to `place`, moving an old one out of the way first and deleting it afterwards."""
-    if not place.exists():
-        folder.rename(place)
-        return
-    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".old"))
-    old = aside / place.name
-    place.rename(old)
-    try:
-        folder.rename(place)
-    except BaseException:
-        old.rename(place)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vcut_trt.bundle import Bundle, check_replaceable
+from vcut_trt.bundle import Bundle
 from vcut_trt.console import ConsoleProgress, fail, reporting
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
@@ -17,6 +17,7 @@ from vcut_trt.memory import GIB
 from vcut_trt.runtime.image import Fit, fit_image, load_image
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, default_decode_chunk
+from vcut_trt.staging import check_replaceable
 from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def export(
             cfg=cfg,
             cut_step=cut_step,
             opset=opset,
+            plan_folders=int(with_plans),
         )
         if checkpoint.random_weights:
             progress.message(

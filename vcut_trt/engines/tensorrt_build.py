@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vcut_trt.bundle import Bundle, FileRecord, PlanRecord, swap_in
+from vcut_trt.bundle import Bundle, FileRecord, PlanRecord
 from vcut_trt.engines.attention_fusion import AttentionScores, find_attentions, why_unfused
 from vcut_trt.engines.targets import Target, TargetKind, sm_name
 from vcut_trt.engines.tensorrt_module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.errors import BuildError
 from vcut_trt.progress import SILENT, Advance, Progress
 from vcut_trt.spec import GraphName, Precision
+from vcut_trt.staging import stage_folder
 
 MEMORY_LINES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
@@ -60,45 +60,40 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
     version = str(trt.__version__)
     short_version = ".".join(version.split(".")[:3])
     folder = bundle.root / "plans" / "-".join([flavour.value, short_version, *map(sm_name, capabilities)])
-    folder.parent.mkdir(exist_ok=True)
 
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
-    temporary.chmod(0o755)
+    records = []
     try:
-        cache = folder / TIMING_CACHE
-        if cache.exists():
-            shutil.copyfile(cache, temporary / TIMING_CACHE)
-        records = []
-        for name in GraphName:
-            built = _build(tools, bundle, name, temporary, config, progress)
-            record = FileRecord.of(temporary, built.plan)
-            records.append(
-                PlanRecord(
-                    graph=name,
-                    targets=tuple(target.name for target in config.targets),
-                    file=record.model_copy(update={"path": f"plans/{folder.name}/{record.path}"}),
-                    flavour=flavour.value,
-                    version=version,
-                    compute_capabilities=tuple(f"{major}.{minor}" for major, minor in capabilities),
-                    **built.memory,
+        with stage_folder(folder) as staging:
+            cache = folder / TIMING_CACHE
+            if cache.exists():
+                shutil.copyfile(cache, staging.folder / TIMING_CACHE)
+            for name in GraphName:
+                built = _build(tools, bundle, name, staging.folder, config, progress)
+                record = FileRecord.of(staging.folder, built.plan)
+                records.append(
+                    PlanRecord(
+                        graph=name,
+                        targets=tuple(target.name for target in config.targets),
+                        file=record.model_copy(update={"path": f"plans/{folder.name}/{record.path}"}),
+                        flavour=flavour.value,
+                        version=version,
+                        compute_capabilities=tuple(f"{major}.{minor}" for major, minor in capabilities),
+                        **built.memory,
+                    )
                 )
-            )
-        return _replace_plans(bundle, folder, temporary, tuple(records))
+            others = _forget(bundle, folder)
     except OSError as error:
-        raise BuildError(f"cannot write {folder}: {error}. The bundle is as it was.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise BuildError(f"cannot write {folder}: {error}") from error
+    return bundle.with_manifest(bundle.manifest.model_copy(update={"plans": (*others, *records)}))
 
 
-def _replace_plans(bundle: Bundle, folder: Path, temporary: Path, records: tuple[PlanRecord, ...]) -> Bundle:
-    """Swap the folder in. The manifest forgets the old plans first, so that it never names a file that is not there."""
+def _forget(bundle: Bundle, folder: Path) -> tuple[PlanRecord, ...]:
+    """Take a folder's plans out of the manifest before they are replaced: it never names a file that is not there."""
     prefix = f"plans/{folder.name}/"
-    manifest = bundle.manifest
-    others = tuple(plan for plan in manifest.plans if not plan.file.path.startswith(prefix))
-    if others != manifest.plans:
-        bundle.with_manifest(manifest.model_copy(update={"plans": others}))
-    swap_in(temporary, folder)
-    return bundle.with_manifest(manifest.model_copy(update={"plans": (*others, *records)}))
+    others = tuple(plan for plan in bundle.manifest.plans if not plan.file.path.startswith(prefix))
+    if others != bundle.manifest.plans:
+        bundle.with_manifest(bundle.manifest.model_copy(update={"plans": others}))
+    return others
 
 
 def _capabilities(trt: ModuleType, flavour: Flavour, targets: tuple[Target, ...]) -> tuple[tuple[int, int], ...]:

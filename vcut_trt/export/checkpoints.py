@@ -6,14 +6,17 @@ A checkpoint has five parts: UNet, VAE, image encoder, scheduler, feature extrac
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from vcut_trt.bundle import sha256_of
 from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.export.family import FAMILY, HUB_IDS
 from vcut_trt.export.random_weights import RandomCheckpoint
@@ -58,6 +61,12 @@ class Checkpoint(Protocol):
 
     def save_configs(self, folder: Path) -> None:
         """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
+
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters `unet`, `vae` and `image_encoder` have; no weights are loaded for it."""
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the parts are made of."""
 
 
 def open_checkpoint(
@@ -138,11 +147,31 @@ class FolderCheckpoint:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._folder / part / CONFIG_FILES[part], target)
 
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters each part has, from the headers of its files."""
+        return {part: sum(map(_parameters_in, self._weights(part))) for part in MODEL_PARTS}
+
+    def fingerprint(self) -> str:
+        """A hash of the configurations and the weights that are loaded; a commit of the hub stands for its files."""
+        digest = hashlib.sha256()
+        configs = [self._folder / part / name for part, name in CONFIG_FILES.items()]
+        weights = [path for part in MODEL_PARTS for path in self._weights(part)]
+        for path in sorted(configs + weights):
+            content = self.revision or sha256_of(path)
+            digest.update(f"{path.relative_to(self._folder).as_posix()} {content}\n".encode())
+        return digest.hexdigest()
+
+    def _weights(self, part: str) -> list[Path]:
+        """The files that hold a part's weights, of the variant that is loaded."""
+        paths = sorted((self._folder / part).glob("*.safetensors"))
+        wants_half = self._variant(part) == "fp16"
+        return [path for path in paths if _is_half(path.name) == wants_half]
+
     def _variant(self, part: str) -> str | None:
         """The weights variant to load: "fp16" where that is wanted or all there is."""
         names = [path.name for path in (self._folder / part).glob("*.safetensors")]
-        half = [name for name in names if ".fp16." in name or ".fp16-" in name]
-        full = [name for name in names if name not in half]
+        half = [name for name in names if _is_half(name)]
+        full = [name for name in names if not _is_half(name)]
         if not names:
             raise CheckpointError(
                 f"{self._folder / part} has no .safetensors weights; other formats are not loaded. Save the model "
@@ -171,6 +200,22 @@ class FolderCheckpoint:
                 f"the {part} of {self._folder} lacks {len(missing)} of its weights, the first of them {missing[0]}"
             )
         return model.eval().requires_grad_(False)
+
+
+def _is_half(name: str) -> bool:
+    """Whether a weights file is of the variant fp16: whole, or a shard."""
+    return ".fp16." in name or ".fp16-" in name
+
+
+def _parameters_in(path: Path) -> int:
+    """The number of parameters in a .safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Download or save the checkpoint again.") from error
 
 
 def _read_config(folder: Path, part: str) -> dict[str, Any]:

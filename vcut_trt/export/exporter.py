@@ -1,4 +1,4 @@
-"""Export: checkpoint → bundle. One part of the checkpoint is in memory at a time.
+"""Export: checkpoint → bundle. The parts of the checkpoint are loaded when their turn comes, and freed.
 
 UNet            fold ─► unet_cfg, unet_single (one weights file)      leaves the projection behind, 13 M parameters
 image encoder   + projection ─► image_encoder
@@ -7,17 +7,22 @@ VAE             ─► vae_encoder (fp32), vae_decoder
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
+import hashlib
+import json
+import shutil
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from vcut_trt.bundle import MANIFEST, Bundle, FileRecord, GraphRecord, Manifest, ModelRecord, new_folder
+from vcut_trt.bundle import MANIFEST, Bundle, FileRecord, GraphRecord, Manifest, ModelRecord
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
@@ -26,6 +31,7 @@ from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision, VideoSpec, graph_specs
+from vcut_trt.staging import Receipt, Staging, check_replaceable, stage_folder
 
 DEFAULT_CUT_STEP = 17  # of 25: the paper's choice between speed and quality, Table IV
 LIBRARIES = ("vcut-trt", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
@@ -46,6 +52,7 @@ class ExportConfig:
     cfg: CfgMode = CfgMode.BATCHED
     cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
     opset: int = OPSETS[0]
+    plan_folders: int = 0  # how many sets of plans will follow: the disk must have room for them too
 
     def __post_init__(self) -> None:
         CutSchedule(num_inference_steps=REFERENCE_STEPS, cut_step=self.cut_step)
@@ -63,15 +70,31 @@ class ExportConfig:
 def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progress = SILENT) -> Bundle:
     """Write the bundle of `checkpoint`, without plans, to `config.output`.
 
+    Graphs that an interrupted run finished, of the same inputs, are taken over.
+
     Raises:
-        BundleError: Something that is not a bundle lies at the output.
+        BundleError: Something that is not a bundle lies at the output, or another process is writing there.
         CheckpointError: A part of the checkpoint cannot be loaded.
         FoldError: A cross-attention block cannot be folded.
-        ExportError: A graph could not be traced, or the disk is full. Nothing is left behind.
+        ExportError: A graph could not be traced, or the disk is full.
     """
+    check_replaceable(config.output)
     try:
-        with new_folder(config.output) as folder:
-            _fill(folder, checkpoint, config, progress)
+        with stage_folder(config.output) as staging:
+            _check_disk(staging, checkpoint, config)
+            try:
+                _Exporter(staging, checkpoint, config, progress).run()
+            except KeyboardInterrupt:
+                if staging.finished_bytes:
+                    progress.message(
+                        f"Finished graphs are kept in {staging.folder} ({staging.finished_bytes:,} bytes): the same "
+                        "command goes on from there. Delete that folder if you do not want them."
+                    )
+                raise
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    shutil.rmtree(staging.folder, ignore_errors=True)  # room, not progress, is what is wanted now
+                raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ExportError(
@@ -95,71 +118,137 @@ def graph_modules(
     return modules, _projection_width(projection, checkpoint)
 
 
-def _fill(folder: Path, checkpoint: Checkpoint, config: ExportConfig, progress: Progress) -> None:
-    onnx_folder = folder / "onnx"
-    onnx_folder.mkdir()
-    checkpoint.save_configs(folder)
-    graphs: dict[GraphName, GraphRecord] = {}
+class _Exporter:
+    """One export: stage by stage into a folder, each stage freed before the next."""
 
-    with progress.stage("UNet: load and fold"):
-        unet, projection = _folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
-    specs = graph_specs(config.video, config.precision, _projection_width(projection, checkpoint))
-    graphs |= _write(folder, "unet", unet, specs, config.opset, progress)
-    del unet
+    def __init__(self, staging: Staging, checkpoint: Checkpoint, config: ExportConfig, progress: Progress) -> None:
+        self._staging = staging
+        self._checkpoint = checkpoint
+        self._config = config
+        self._progress = progress
+        with progress.stage("hash the checkpoint"):
+            self._key = _inputs_key(checkpoint, config)
+
+    def run(self) -> None:
+        """Write all graphs, the configurations and the manifest."""
+        folder, config = self._staging.folder, self._config
+        (folder / "onnx").mkdir(exist_ok=True)
+        graphs = self._conditioned_graphs()
+        _give_back_memory()
+        graphs |= self._vae_graphs()
+        _give_back_memory()
+
+        self._checkpoint.save_configs(folder)
+        configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
+        manifest = Manifest(
+            model=ModelRecord(
+                id=self._checkpoint.model_id,
+                revision=self._checkpoint.revision,
+                random_weights=self._checkpoint.random_weights,
+            ),
+            video=config.video,
+            precision=config.precision,
+            cross_attention=config.cross_attention,
+            cfg=config.cfg,
+            cut_step=config.cut_step,
+            opset=config.opset,
+            graphs={name: graphs[name] for name in GraphName},
+            configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
+            libraries=library_versions(LIBRARIES),
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def _conditioned_graphs(self) -> dict[GraphName, GraphRecord]:
+        """The image encoder, which holds the projection, and the UNets, which take it: both come of one fold."""
+        stages = ("image_encoder", "unet")
+        reused = [self._reuse(stage) for stage in stages]
+        if all(reused):
+            return {**reused[0], **reused[1]}
+        config, checkpoint = self._config, self._checkpoint
+        with self._progress.stage("UNet: load and fold"):
+            unet, projection = _folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
+        specs = graph_specs(config.video, config.precision, _projection_width(projection, checkpoint))
+        encoder = reused[0] or self._write(
+            "image_encoder", {GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, projection, config.dtype)}, specs
+        )
+        gc.collect()
+        return {**encoder, **self._write("unet", unet, specs)}
+
+    def _vae_graphs(self) -> dict[GraphName, GraphRecord]:
+        reused = [self._reuse(name.value) for name in (GraphName.VAE_ENCODER, GraphName.VAE_DECODER)]
+        if all(reused):
+            return {**reused[0], **reused[1]}
+        config = self._config
+        specs = graph_specs(config.video, config.precision, projection_width=0)  # no graph of the VAE has a projection
+        graphs: dict[GraphName, GraphRecord] = {}
+        for name, module in _vae(self._checkpoint, config.dtype).items():
+            graphs |= self._write(name.value, {name: module}, specs)
+        return graphs
+
+    def _reuse(self, stage: str) -> dict[GraphName, GraphRecord]:
+        """The graphs of a stage that an interrupted run finished; none if it did not."""
+        receipt = self._staging.finished(stage, self._key)
+        if receipt is None:
+            return {}
+        self._progress.message(f"{stage}: finished by an earlier run of the same inputs, taken over")
+        return receipt.graphs
+
+    def _write(
+        self, stage: str, modules: Mapping[GraphName, nn.Module], specs: Mapping[GraphName, GraphSpec]
+    ) -> dict[GraphName, GraphRecord]:
+        """Trace modules that share weights, write them, and record what was written."""
+        folder = self._staging.folder
+        models = {}
+        for name, module in modules.items():
+            with self._progress.stage(f"{name.value}: trace"):
+                models[folder / "onnx" / f"{name.value}.onnx"] = trace(module, specs[name], opset=self._config.opset)
+        weights = folder / "onnx" / f"{stage}.weights"
+        with self._progress.stage(f"{stage}: write and hash"):
+            save_graphs(models, weights)
+            weights_record = FileRecord.of(folder, weights)
+            graphs = {
+                name: GraphRecord(
+                    file=FileRecord.of(folder, path),
+                    weights=weights_record,
+                    inputs=specs[name].inputs,
+                    outputs=specs[name].outputs,
+                )
+                for name, path in zip(modules, models, strict=True)
+            }
+            self._staging.finish(stage, Receipt(key=self._key, graphs=graphs))
+        return graphs
+
+
+def _inputs_key(checkpoint: Checkpoint, config: ExportConfig) -> str:
+    """A SHA-256 of everything that decides what the graphs are; the cut step does not."""
+    inputs = {
+        "checkpoint": checkpoint.fingerprint(),
+        "libraries": library_versions(LIBRARIES),
+        "video": asdict(config.video),
+        "options": [config.precision, config.cross_attention, config.cfg, config.opset],
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _check_disk(staging: Staging, checkpoint: Checkpoint, config: ExportConfig) -> None:
+    """Refuse, before the work, what cannot end well. The VAE's encoder stays fp32; the rest has the bundle's type."""
+    parameters = checkpoint.parameter_counts()
+    unet = config.dtype.itemsize * parameters["unet"]
+    graphs = unet + config.dtype.itemsize * parameters["image_encoder"] + 4 * parameters["vae"]
+    needed = graphs + config.plan_folders * (graphs + unet)  # each UNet plan holds the weights by itself
+    free = shutil.disk_usage(staging.folder).free + staging.finished_bytes
+    if free < needed:
+        raise ExportError(
+            f"the bundle takes up to {needed:,} bytes and {config.output.parent.resolve()} has {free:,} free. Make "
+            "room, or choose another --output."
+        )
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system: what the plan builder then needs comes on top of it."""
     gc.collect()
-
-    encoder = _image_encoder(checkpoint, projection, config.dtype)
-    graphs |= _write(folder, "image_encoder", {GraphName.IMAGE_ENCODER: encoder}, specs, config.opset, progress)
-    del encoder, projection
-    gc.collect()
-
-    for name, module in _vae(checkpoint, config.dtype).items():
-        graphs |= _write(folder, name.value, {name: module}, specs, config.opset, progress)
-
-    configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
-    manifest = Manifest(
-        model=ModelRecord(
-            id=checkpoint.model_id, revision=checkpoint.revision, random_weights=checkpoint.random_weights
-        ),
-        video=config.video,
-        precision=config.precision,
-        cross_attention=config.cross_attention,
-        cfg=config.cfg,
-        cut_step=config.cut_step,
-        opset=config.opset,
-        graphs={name: graphs[name] for name in GraphName},
-        configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
-        libraries=library_versions(LIBRARIES),
-    )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def _write(
-    folder: Path,
-    weights_name: str,
-    modules: Mapping[GraphName, nn.Module],
-    specs: Mapping[GraphName, GraphSpec],
-    opset: int,
-    progress: Progress,
-) -> dict[GraphName, GraphRecord]:
-    """Trace modules that share weights, write them, and record what was written."""
-    models = {}
-    for name, module in modules.items():
-        with progress.stage(f"{name.value}: trace"):
-            models[folder / "onnx" / f"{name.value}.onnx"] = trace(module, specs[name], opset=opset)
-    weights = folder / "onnx" / f"{weights_name}.weights"
-    with progress.stage(f"{weights_name}: write and hash"):
-        save_graphs(models, weights)
-        weights_record = FileRecord.of(folder, weights)
-        return {
-            name: GraphRecord(
-                file=FileRecord.of(folder, path),
-                weights=weights_record,
-                inputs=specs[name].inputs,
-                outputs=specs[name].outputs,
-            )
-            for name, path in zip(modules, models, strict=True)
-        }
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _folded_unet(

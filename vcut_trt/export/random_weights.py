@@ -9,9 +9,11 @@ seeded by its name, and is drawn in fp32 and rounded: the same weights in every 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module", bound=nn.Module)
 
+RECIPE = 1  # counts up when the same architecture gets other weights
 SPREAD = 0.05  # standard deviation of what is near 0 or near 1: biases, norms, embeddings
 
 
@@ -46,27 +49,47 @@ class RandomCheckpoint:
 
     def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
         """The UNet, in `dtype`."""
-        from diffusers import UNetSpatioTemporalConditionModel
-
-        with init_empty_weights(include_buffers=False):
-            unet = UNetSpatioTemporalConditionModel(**self._architecture.unet)
-        return _fill(unet, dtype)
+        return _fill(self._empty_unet(), dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
         """The VAE, in `dtype`."""
-        from diffusers import AutoencoderKLTemporalDecoder
-
-        with init_empty_weights(include_buffers=False):
-            vae = AutoencoderKLTemporalDecoder(**self._architecture.vae)
-        return _fill(vae, dtype)
+        return _fill(self._empty_vae(), dtype)
 
     def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
         """CLIP's vision tower with its projection, in `dtype`."""
+        return _fill(self._empty_image_encoder(), dtype)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters each part has."""
+        parts = {
+            "unet": self._empty_unet(),
+            "vae": self._empty_vae(),
+            "image_encoder": self._empty_image_encoder(),
+        }
+        return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+
+    def fingerprint(self) -> str:
+        """A hash of the architecture and of how its weights are drawn."""
+        recipe = json.dumps([asdict(self._architecture), SPREAD, RECIPE], sort_keys=True)
+        return hashlib.sha256(recipe.encode()).hexdigest()
+
+    def _empty_unet(self) -> UNetSpatioTemporalConditionModel:
+        from diffusers import UNetSpatioTemporalConditionModel
+
+        with init_empty_weights(include_buffers=False):
+            return UNetSpatioTemporalConditionModel(**self._architecture.unet)
+
+    def _empty_vae(self) -> AutoencoderKLTemporalDecoder:
+        from diffusers import AutoencoderKLTemporalDecoder
+
+        with init_empty_weights(include_buffers=False):
+            return AutoencoderKLTemporalDecoder(**self._architecture.vae)
+
+    def _empty_image_encoder(self) -> CLIPVisionModelWithProjection:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
         with init_empty_weights(include_buffers=False):
-            encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**self._architecture.image_encoder))
-        return _fill(encoder, dtype)
+            return CLIPVisionModelWithProjection(CLIPVisionConfig(**self._architecture.image_encoder))
 
     def save_configs(self, folder: Path) -> None:
         """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""

@@ -1,0 +1,111 @@
+"""Videos: an MP4 that decodes to the frames that went in, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vcut_trt.errors import ConfigError, VideoError
+from vcut_trt.runtime import video as video_module
+from vcut_trt.runtime.video import LARGEST_FPS, check_video_path, write_mp4
+
+SHADES = [0, 50, 100, 150, 200, 250]
+
+
+def clip(width: int = 128, height: int = 64) -> list[Image.Image]:
+    """Grey frames, each brighter than the one before."""
+    return [Image.new("RGB", (width, height), (shade,) * 3) for shade in SHADES]
+
+
+def decode(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("fps", [1, 7, 30, LARGEST_FPS])
+def test_the_video_has_the_frames_size_and_rate_that_were_asked_for(tmp_path: Path, fps: int) -> None:
+    path = tmp_path / "clip.mp4"
+    write_mp4(clip(), path, fps)
+    frames = decode(path)
+    assert [frame.shape for frame in frames] == [(64, 128, 3)] * len(SHADES)
+    np.testing.assert_allclose([frame.mean() for frame in frames], SHADES, atol=4)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == fps
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.duration is not None
+        assert stream.time_base is not None
+        assert float(stream.duration * stream.time_base * fps) == pytest.approx(len(SHADES), rel=1e-3)
+
+
+def test_the_index_lies_before_the_frames_so_that_a_browser_can_start(tmp_path: Path) -> None:
+    write_mp4(clip(), tmp_path / "clip.mp4", 7)
+    content = (tmp_path / "clip.mp4").read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")
+
+
+def test_an_mp4_of_one_frame_and_a_suffix_in_capitals(tmp_path: Path) -> None:
+    write_mp4(clip()[:1], tmp_path / "CLIP.MP4", 7)
+    assert len(decode(tmp_path / "CLIP.MP4")) == 1
+
+
+def test_an_older_video_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_text("old")
+    write_mp4(clip(), path, 7)
+    assert len(decode(path)) == len(SHADES)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip", "clip.mp4.txt", "mp4"])
+def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} does not end in .mp4"):
+        write_mp4(clip(), tmp_path / name, 7)
+
+
+def test_a_folder_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"folder\.mp4 is a folder"):
+        check_video_path(tmp_path / "folder.mp4")
+    for parent in ("missing", "file"):
+        with pytest.raises(ConfigError, match=f"there is no folder .*{parent} for clip.mp4"):
+            check_video_path(tmp_path / parent / "clip.mp4")
+
+
+@pytest.mark.parametrize("fps", [0, -1, LARGEST_FPS + 1])
+def test_an_unusable_frame_rate_is_refused(tmp_path: Path, fps: int) -> None:
+    with pytest.raises(ConfigError, match=f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}"):
+        write_mp4(clip(), tmp_path / "clip.mp4", fps)
+
+
+def test_no_frame_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no frame"):
+        write_mp4([], tmp_path / "clip.mp4", 7)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_half_way_leaves_the_old_video_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_text("old")
+
+    def half(_frames: object, path: Path, _fps: int) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(video_module, "_encode", half)
+    with pytest.raises(VideoError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_mp4(clip(), path, 7)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"clip.mp4": b"old"}
+
+
+def test_frames_that_cannot_be_encoded_are_a_video_error(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="cannot write"):
+        write_mp4(clip(width=63, height=31), tmp_path / "clip.mp4", 7)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,170 @@
+"""Long work that survives interruptions: a folder is made beside its place and renamed when it is whole.
+
+    build/.svd-xt.part/            what is being made; one process at a time holds a lock on it
+    build/.svd-xt.part/.stages/    a receipt for each finished stage: the key of its inputs, and every file's hash
+
+A run that fails or is interrupted removes everything that no receipt names, and the folder too if there is no receipt.
+The next run for the same place takes over what is left, also what a killed process could not clean up; a stage whose
+key and files are unchanged need not be done again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vcut_trt.bundle import MANIFEST, FileRecord, GraphRecord, sha256_of
+from vcut_trt.errors import BundleError
+from vcut_trt.spec import GraphName
+
+STAGES = ".stages"
+
+
+class Receipt(BaseModel):
+    """A finished stage: what it was made of, and what it made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str  # SHA-256 of everything that decides the result
+    graphs: dict[GraphName, GraphRecord]
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """Every file of the stage; weights that two graphs share come twice."""
+        return [record for graph in self.graphs.values() for record in (graph.file, graph.weights)]
+
+
+class Staging:
+    """A folder in the making."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def finished(self, stage: str, key: str) -> Receipt | None:
+        """The receipt of a stage that an earlier run finished, if its inputs and its files are unchanged."""
+        receipt = self._read(self._receipt(stage))
+        if receipt is None or receipt.key != key:
+            return None
+        return receipt if all(_unchanged(self.folder, record) for record in receipt.files) else None
+
+    def finish(self, stage: str, receipt: Receipt) -> None:
+        """Note that a stage is done."""
+        path = self._receipt(stage)
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(receipt.model_dump_json(), encoding="utf-8")
+        unfinished.replace(path)
+
+    @property
+    def finished_bytes(self) -> int:
+        """Bytes of all files that receipts name."""
+        return sum(path.stat().st_size for path in self._named())
+
+    def prune(self) -> None:
+        """Remove every file that no receipt names, and the folder if nothing remains."""
+        named = self._named()
+        if not named:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in named and path.parent.name != STAGES:
+                path.unlink()
+
+    def _receipt(self, stage: str) -> Path:
+        return self.folder / STAGES / f"{stage}.json"
+
+    def _named(self) -> set[Path]:
+        receipts = [self._read(path) for path in self.folder.glob(f"{STAGES}/*.json")]
+        named = {self.folder / record.path for receipt in receipts if receipt for record in receipt.files}
+        return {path for path in named if path.is_file()}
+
+    @staticmethod
+    def _read(path: Path) -> Receipt | None:
+        try:
+            return Receipt.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError, UnicodeDecodeError):
+            return None  # not there, or cut short by a kill: the stage is not finished
+
+
+@contextmanager
+def stage_folder(place: Path) -> Iterator[Staging]:
+    """A folder to fill that becomes `place` when the block ends; when it raises, only finished stages remain.
+
+    An earlier folder at `place` gives way in the last moment.
+
+    Raises:
+        BundleError: Another process is making the same folder.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staging = Staging(place.parent / f".{place.name}.part")
+    staging.folder.mkdir(exist_ok=True)
+    lock = os.open(staging.folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BundleError(f"another process is making {place}; wait for it, or choose another place") from None
+        _restore(place)
+        staging.prune()
+        staging.folder.mkdir(exist_ok=True)
+        try:
+            yield staging
+        except BaseException:
+            staging.prune()
+            raise
+        shutil.rmtree(staging.folder / STAGES, ignore_errors=True)
+        _swap_in(staging.folder, place)
+    finally:
+        os.close(lock)
+
+
+def check_replaceable(place: Path) -> None:
+    """Refuse to put a bundle where something else lies.
+
+    Raises:
+        BundleError: `place` exists and is neither a bundle nor an empty folder. It is left alone.
+    """
+    if place.is_dir() and not any(place.iterdir()):
+        return
+    if (place.exists() or place.is_symlink()) and not (place / MANIFEST).is_file():
+        raise BundleError(f"{place} exists and is not a bundle; it is left alone. Choose another --output.")
+
+
+def _unchanged(folder: Path, record: FileRecord) -> bool:
+    path = folder / record.path
+    return path.is_file() and path.stat().st_size == record.nbytes and sha256_of(path) == record.sha256
+
+
+def _aside(place: Path) -> Path:
+    return place.parent / f".{place.name}.old"
+
+
+def _restore(place: Path) -> None:
+    """Undo a swap that was killed between its two renames, or finish one killed after them."""
+    aside = _aside(place)
+    if aside.exists() and not place.exists():
+        aside.rename(place)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap_in(folder: Path, place: Path) -> None:
+    """Rename `folder` to `place`; what lies there is moved aside first and deleted last."""
+    aside = _aside(place)
+    if place.exists():
+        place.rename(aside)
+    try:
+        folder.rename(place)
+    except BaseException:
+        if aside.exists():
+            aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
