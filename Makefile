@@ -25,7 +25,7 @@ venv: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[rtx,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[rtx,dev,bench]"
 	touch $(READY)
 
 lint: venv

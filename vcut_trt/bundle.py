@@ -167,6 +167,13 @@ class Bundle:
         """Verify the scheduler's and the feature extractor's configuration."""
         self.verify(*self.manifest.configs)
 
+    def verify_all(self) -> None:
+        """Verify every file that the manifest names."""
+        manifest = self.manifest
+        graphs = [record for graph in manifest.graphs.values() for record in (graph.file, graph.weights)]
+        plans = [plan.file for plan in manifest.plans]
+        self.verify(*dict.fromkeys((*manifest.configs, *graphs, *plans)))
+
     def with_manifest(self, manifest: Manifest) -> Bundle:
         """Replace the manifest, on disk too, in one step."""
         write_atomically(self.root / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +13,7 @@ from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
 from vcut_trt.memory import GIB
-from vcut_trt.runtime.image import Fit, fit_image, load_image
+from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, default_decode_chunk
 from vcut_trt.staging import check_replaceable
@@ -112,7 +111,7 @@ def export(
         if with_plans:
             choose_flavour(tensorrt, targets)  # a missing TensorRT is told before the work, not after it
         precision = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
-        place = output or Path("build") / Path(model).name
+        place = output or Path("build") / Path(model).resolve().name
         check_replaceable(place)
         progress = ConsoleProgress()
 
@@ -177,7 +176,7 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same video on the same machine.")] = 0,
     fps: Annotated[int, typer.Option(help="Frames a second.")] = 7,
-    motion_bucket: Annotated[int, typer.Option(help="How much moves, 0 … 255.")] = 127,
+    motion_bucket: Annotated[int, typer.Option(help="How much moves; SVD was trained with 0 … 255.")] = 127,
     noise_aug: Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")] = 0.02,
     min_guidance: Annotated[float, typer.Option(help="Guidance scale of the first frame.")] = 1.0,
     max_guidance: Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")] = 3.0,
@@ -191,64 +190,42 @@ def generate(
 ) -> None:
     """Make a video of an image."""
     with reporting(debug=debug):
-        from vcut_trt.runtime.video import check_video_path, write_mp4
-
-        check_video_path(output)
         opened = Bundle.open(bundle)
         if cut_step is None:
             schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
         else:
             schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
-        video = opened.manifest.video
-        picture = fit_image(load_image(image), width=video.width, height=video.height, fit=fit)
+
+        from vcut_trt.runtime.generate import GenerateConfig, generate_videos
+
+        config = GenerateConfig(
+            image=image,
+            output=output,
+            fit=fit,
+            schedule=schedule,
+            seed=seed,
+            fps=fps,
+            motion_bucket_id=motion_bucket,
+            noise_aug_strength=noise_aug,
+            min_guidance_scale=min_guidance,
+            max_guidance_scale=max_guidance,
+        )
         choice = choose_backend(backend, device)
-
-        import torch
-
-        from vcut_trt.runtime.pipeline import VCutPipeline
-
         progress = ConsoleProgress()
         progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
-        with progress.stage("open engines"):
-            pipeline = VCutPipeline.from_bundle(opened, backend=choice.backend, device=str(choice.device))
-        start = time.monotonic()
-        with pipeline, progress.stage(f"denoise, cut at step {schedule.cut_step} of {steps}, and decode") as advance:
-
-            def report(
-                _pipeline: VCutPipeline, index: int, _timestep: object, tensors: dict[str, Any]
-            ) -> dict[str, Any]:
-                advance(index + 1, steps)
-                return tensors
-
-            frames = pipeline(
-                [picture] * video.videos,
-                num_inference_steps=steps,
-                cut_step=schedule.cut_step,
-                fps=fps,
-                motion_bucket_id=motion_bucket,
-                noise_aug_strength=noise_aug,
-                min_guidance_scale=min_guidance,
-                max_guidance_scale=max_guidance,
-                generator=torch.Generator().manual_seed(seed),
-                callback_on_step_end=lambda _pipeline, index, _timestep, tensors: (advance(index + 1, steps), tensors)[
-                    1
-                ],
-            ).frames
-        seconds = time.monotonic() - start
-        paths = _video_paths(output, len(frames))
-        for path, clip in zip(paths, frames, strict=True):
-            write_mp4(clip, path, fps)
+        generated = generate_videos(opened, config, choice, progress)
+        videos = [str(path) for path in generated.videos]
         answer = {
-            "videos": [str(path) for path in paths],
-            "frames": video.frames,
+            "videos": videos,
+            "frames": opened.manifest.video.frames,
             "steps": steps,
             "cut_step": schedule.cut_step,
             "seed": seed,
-            "seconds": round(seconds, 3),
+            "seconds": round(generated.seconds, 3),
             "backend": choice.backend.value,
             "device": str(choice.device),
         }
-        show_answer(answer, ", ".join(map(str, paths)), as_json=as_json)
+        show_answer(answer, ", ".join(videos), as_json=as_json)
 
 
 @app.command()
@@ -268,8 +245,7 @@ def verify(
         opened = Bundle.open(bundle)
         record = opened.manifest.model
         choice = choose_backend(backend, device)
-        for name in opened.manifest.graphs:
-            opened.verify_graph(name)
+        opened.verify_all()
 
         from vcut_trt.export.checkpoints import open_checkpoint
         from vcut_trt.verify import verify_bundle
@@ -295,9 +271,12 @@ def inspect(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show what is in a bundle, and whether its plans fit a GPU's memory."""
+    """Check every file of a bundle, show what is in it, and whether its plans fit a GPU's memory."""
     with reporting(debug=debug):
-        show_manifest(Bundle.open(bundle), round(gpu_memory * GIB), as_json=as_json)
+        opened = Bundle.open(bundle)
+        with ConsoleProgress().stage("check every file"):
+            opened.verify_all()
+        show_manifest(opened, round(gpu_memory * GIB), as_json=as_json)
 
 
 def main() -> None:
@@ -328,10 +307,3 @@ def _video_spec(
         width=checkpoint.width if width is None else width,
         decode_chunk=chunk,
     )
-
-
-def _video_paths(output: Path, count: int) -> list[Path]:
-    """`clip.mp4`, or `clip-1.mp4`, `clip-2.mp4` … for several videos."""
-    if count == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(1, count + 1)]

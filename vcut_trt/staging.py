@@ -3,16 +3,16 @@
     build/.svd-xt.part/            what is being made; one process at a time holds a lock on it
     build/.svd-xt.part/.stages/    a receipt for each finished stage: the key of its inputs, and every file's hash
 
-A run that fails or is interrupted removes everything that no receipt names, and the folder too if there is no receipt.
-The next run for the same place takes over what is left, also what a killed process could not clean up; a stage whose
-key and files are unchanged need not be done again.
+A run that fails or is interrupted removes everything that no receipt names, and the folder too if nothing remains. The
+next run for the same place takes over what is left, also what a killed process could not clean up; a stage whose key
+and files are unchanged need not be done again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vcut_trt.bundle import MANIFEST, FileRecord, GraphRecord, sha256_of
 from vcut_trt.errors import BundleError
 from vcut_trt.spec import GraphName
+
+if sys.platform != "win32":
+    import fcntl
 
 STAGES = ".stages"
 
@@ -67,16 +70,21 @@ class Staging:
         return sum(path.stat().st_size for path in self._named())
 
     def prune(self) -> None:
-        """Remove every file that no receipt names, and the folder if nothing remains."""
+        """Remove every file that no receipt names, receipts without their files, and empty folders inside."""
         named = self._named()
-        if not named:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
         for path in sorted(self.folder.rglob("*"), reverse=True):
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path not in named and path.parent.name != STAGES:
+            elif path not in named and not (named and path.parent.name == STAGES):
+                path.unlink()
+
+    def clear(self) -> None:
+        """Remove everything inside."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
     def _receipt(self, stage: str) -> Path:
@@ -106,25 +114,52 @@ def stage_folder(place: Path) -> Iterator[Staging]:
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     staging = Staging(place.parent / f".{place.name}.part")
-    staging.folder.mkdir(exist_ok=True)
-    lock = os.open(staging.folder, os.O_RDONLY)
-    try:
+    with _locked(staging.folder, place):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BundleError(f"another process is making {place}; wait for it, or choose another place") from None
-        _restore(place)
-        staging.prune()
-        staging.folder.mkdir(exist_ok=True)
-        try:
+            _restore(place)
+            staging.prune()
             yield staging
+            shutil.rmtree(staging.folder / STAGES, ignore_errors=True)
+            _swap_in(staging.folder, place)
         except BaseException:
             staging.prune()
+            if not any(staging.folder.iterdir()):
+                staging.folder.rmdir()
             raise
-        shutil.rmtree(staging.folder / STAGES, ignore_errors=True)
-        _swap_in(staging.folder, place)
+
+
+@contextmanager
+def _locked(folder: Path, place: Path) -> Iterator[None]:
+    """Make `folder` if it is not there, and hold a lock on it; Windows cannot lock a folder and goes without."""
+    if sys.platform == "win32":
+        folder.mkdir(exist_ok=True)
+        yield
+        return
+    lock = _lock_folder(folder)
+    if lock is None:
+        raise BundleError(f"another process is making {place}; wait for it, or choose another place")
+    try:
+        yield
     finally:
         os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """A descriptor that holds the lock, or None if another process has it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # the process that held it was done just now
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists() and os.fstat(lock).st_ino == folder.stat().st_ino:
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        os.close(lock)  # a lock on a folder that has been removed or renamed since: try again
 
 
 def check_replaceable(place: Path) -> None:

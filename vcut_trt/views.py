@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def show_answer(answer: Any, text: str, *, as_json: bool) -> None:
     """Print `answer` as JSON, or `text`."""
-    print(json.dumps(answer, indent=2) if as_json else text)
+    print(_json(answer) if as_json else text)
+
+
+def _json(answer: Any) -> str:
+    """Strict JSON: a figure that is not a number becomes null."""
+    return json.dumps(json.loads(json.dumps(answer), parse_constant=lambda _name: None), indent=2)
 
 
 def show_bundle(bundle: Bundle, *, as_json: bool) -> None:
@@ -33,7 +38,7 @@ def show_bundle(bundle: Bundle, *, as_json: bool) -> None:
 def show_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     """The parity table."""
     if as_json:
-        print(json.dumps([{**vars(check), "passed": check.passed} for check in checks], indent=2))
+        print(_json([{**vars(check), "passed": check.passed} for check in checks]))
         return
     table = Table("check", "compared with", "relative error", "largest difference", "at", "tolerance", "", box=None)
     for check in checks:
@@ -58,7 +63,7 @@ def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
             {**vars(need), "total_bytes": need.total_bytes, "spare_bytes": need.spare_bytes(gpu_bytes)}
             for need in needs
         ]
-        print(json.dumps({**manifest.model_dump(mode="json"), "memory": memory}, indent=2))
+        print(_json({**manifest.model_dump(mode="json"), "memory": memory}))
         return
     console = Console(highlight=False, soft_wrap=True)
     model, video = manifest.model, manifest.video

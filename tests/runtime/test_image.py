@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from vcut_trt.errors import ImageError
 from vcut_trt.runtime.image import LARGEST_PIXELS, LARGEST_SIDE, Fit, fit_image, load_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else []))
 
 
 def picture(width: int = 48, height: int = 32) -> Image.Image:

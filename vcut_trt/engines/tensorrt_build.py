@@ -81,19 +81,20 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
                         **built.memory,
                     )
                 )
-            others = _forget(bundle, folder)
+            _record(bundle.root, folder, ())  # the manifest never names a file that is not there
     except OSError as error:
         raise BuildError(f"cannot write {folder}: {error}") from error
-    return bundle.with_manifest(bundle.manifest.model_copy(update={"plans": (*others, *records)}))
+    return _record(bundle.root, folder, tuple(records))
 
 
-def _forget(bundle: Bundle, folder: Path) -> tuple[PlanRecord, ...]:
-    """Take a folder's plans out of the manifest before they are replaced: it never names a file that is not there."""
+def _record(root: Path, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:
+    """Put `records` in the place of what the manifest, as it is on disk now, says of the plans in `folder`."""
+    bundle = Bundle.open(root)
     prefix = f"plans/{folder.name}/"
     others = tuple(plan for plan in bundle.manifest.plans if not plan.file.path.startswith(prefix))
-    if others != bundle.manifest.plans:
-        bundle.with_manifest(bundle.manifest.model_copy(update={"plans": others}))
-    return others
+    if (*others, *records) == bundle.manifest.plans:
+        return bundle
+    return bundle.with_manifest(bundle.manifest.model_copy(update={"plans": (*others, *records)}))
 
 
 def _capabilities(trt: ModuleType, flavour: Flavour, targets: tuple[Target, ...]) -> tuple[tuple[int, int], ...]:

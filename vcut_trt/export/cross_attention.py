@@ -160,7 +160,7 @@ def _compose(attention: Attention) -> tuple[Tensor, Tensor]:
     to_v, to_out = attention.to_v, attention.to_out[0]
     outer = to_out.weight.detach().float()
     weight = outer @ to_v.weight.detach().float()
-    bias = torch.zeros(len(outer)) if to_out.bias is None else to_out.bias.detach().float()
+    bias = torch.zeros(len(outer), device=outer.device) if to_out.bias is None else to_out.bias.detach().float()
     if to_v.bias is not None:
         bias = bias + outer @ to_v.bias.detach().float()
     return weight, bias

@@ -84,6 +84,7 @@ def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progre
             _check_disk(staging, checkpoint, config)
             try:
                 _Exporter(staging, checkpoint, config, progress).run()
+                check_replaceable(config.output)  # again: the work took minutes
             except KeyboardInterrupt:
                 if staging.finished_bytes:
                     progress.message(
@@ -93,7 +94,7 @@ def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progre
                 raise
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    shutil.rmtree(staging.folder, ignore_errors=True)  # room, not progress, is what is wanted now
+                    staging.clear()  # room, not progress, is what is wanted now
                 raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

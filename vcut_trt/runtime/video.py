@@ -16,12 +16,15 @@ QUALITY = "17"  # x264's constant rate factor: visually lossless
 LARGEST_FPS = 240
 
 
-def check_video_path(path: Path) -> None:
-    """Refuse, before any work is done, a path that no MP4 can be written to.
+def check_video(path: Path, fps: int) -> None:
+    """Refuse, before any work is done, what no MP4 can be made of.
 
     Raises:
-        ConfigError: It does not end in .mp4, is a folder, or lies in a folder that does not exist.
+        ConfigError: The path does not end in .mp4, is a folder, or lies in a folder that does not exist; or nothing
+            plays that many frames a second.
     """
+    if not 1 <= fps <= LARGEST_FPS:
+        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}")
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"{path} does not end in .mp4; videos are written as MP4 only")
     if path.is_dir():
@@ -37,9 +40,7 @@ def write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
         ConfigError: The path or the frame rate is not usable, or there is no frame.
         VideoError: The file cannot be written.
     """
-    check_video_path(path)
-    if not 1 <= fps <= LARGEST_FPS:
-        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}")
+    check_video(path, fps)
     if not frames:
         raise ConfigError("there is no frame to write")
     try:
