@@ -1,4 +1,4 @@
-"""The bundle on disk: what was tampered with is named, and what is written appears whole or not at all."""
+"""The bundle on disk: what was tampered with is named, and the manifest is rewritten whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from vcut_trt.bundle import (
     FileRecord,
     Manifest,
     PlanRecord,
-    check_replaceable,
-    new_folder,
     write_atomically,
 )
 from vcut_trt.errors import BundleError
@@ -96,6 +94,13 @@ def test_a_missing_file_is_named(bundle: Bundle, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_verifying_everything_finds_each_file_alone(bundle: Bundle, name: str) -> None:
+    (bundle.root / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        Bundle.open(bundle.root).verify_all()
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_truncated_file_is_named(bundle: Bundle, name: str) -> None:
     content = (bundle.root / name).read_bytes()
     (bundle.root / name).write_bytes(content[:-1])
@@ -151,98 +156,6 @@ def test_what_is_not_a_bundle_is_told_so(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match=f"{place} is not a bundle"):
         Bundle.open(tmp_path / place)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_nothing_is_left_when_filling_a_new_folder_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), new_folder(tmp_path / "new") as folder:
-        (folder / "half").write_text("x")
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_new_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "parent" / "new") as folder:
-        (folder / MANIFEST).write_text("{}")
-        assert not (tmp_path / "parent" / "new").exists()
-    assert tree(tmp_path) == {f"parent/new/{MANIFEST}": b"{}"}
-    assert [path.name for path in (tmp_path / "parent").iterdir()] == ["new"]
-
-
-def test_an_old_bundle_is_replaced_in_the_last_moment(tmp_path: Path) -> None:
-    place = tmp_path / "bundle"
-    place.mkdir()
-    (place / MANIFEST).write_text("old")
-    (place / "only old").write_text("old")
-    with new_folder(place) as folder:
-        (folder / MANIFEST).write_text("new")
-        assert tree(place) == {MANIFEST: b"old", "only old": b"old"}
-    assert tree(place) == {MANIFEST: b"new"}
-    assert list(tmp_path.iterdir()) == [place]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_old_bundle_survives_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
-    place = tmp_path / "bundle"
-    place.mkdir()
-    (place / MANIFEST).write_text("old")
-    with pytest.raises(error), new_folder(place):
-        raise error
-    assert tree(tmp_path) == {f"bundle/{MANIFEST}": b"old"}
-
-
-def test_an_old_bundle_survives_when_the_new_one_cannot_be_moved_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = tmp_path / "bundle"
-    place.mkdir()
-    (place / MANIFEST).write_text("old")
-    rename = Path.rename
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if self.suffix == ".part":
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), new_folder(place) as folder:
-        (folder / MANIFEST).write_text("new")
-    assert tree(tmp_path) == {f"bundle/{MANIFEST}": b"old"}
-    assert list(tmp_path.iterdir()) == [place]
-
-
-def test_a_folder_that_is_not_a_bundle_is_refused_and_untouched(tmp_path: Path) -> None:
-    place = tmp_path / "photos"
-    place.mkdir()
-    (place / "cat.png").write_text("meow")
-    with pytest.raises(BundleError, match="photos exists and is not a bundle; it is left alone"), new_folder(place):
-        pytest.fail("the block must not run")
-    assert tree(tmp_path) == {"photos/cat.png": b"meow"}
-
-
-def test_a_folder_filled_by_another_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    place = tmp_path / "photos"
-    with pytest.raises(BundleError, match="left alone"), new_folder(place):
-        place.mkdir()
-        (place / "cat.png").write_text("meow")
-    assert tree(tmp_path) == {"photos/cat.png": b"meow"}
-    assert list(tmp_path.iterdir()) == [place]
-
-
-def test_a_file_and_a_dangling_link_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link"):
-        with pytest.raises(BundleError, match=f"{name} exists and is not a bundle"):
-            check_replaceable(tmp_path / name)
-
-
-def test_an_empty_folder_may_become_a_bundle(tmp_path: Path) -> None:
-    place = tmp_path / "empty"
-    place.mkdir()
-    with new_folder(place) as folder:
-        (folder / MANIFEST).write_text("{}")
-    assert tree(tmp_path) == {f"empty/{MANIFEST}": b"{}"}
 
 
 def test_write_atomically_replaces_the_content(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""TensorRT plans, built for real without a GPU: what the manifest says of them, and that a failed build changes nothing."""
+"""TensorRT plans, built for real without a GPU: what the manifest says of them; a failed build changes nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,14 @@ class Recorder:
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
         self.stages.append(title)
-        steps = 0
+        begun = len(self.reports)
 
         def advance(done: int, total: int) -> None:
-            nonlocal steps
-            steps += 1
             self.reports.append((done, total))
-            if self._interrupt_in is not None and title.startswith(self._interrupt_in) and steps == self._after:
+            interrupting = self._interrupt_in is not None and title.startswith(self._interrupt_in)
+            if interrupting and len(self.reports) == begun + self._after:
                 signal.raise_signal(signal.SIGINT)
+                time.sleep(0.5)  # the builder stands still until the main thread has seen it
 
         yield advance
 
@@ -125,7 +126,7 @@ def test_plans_lie_in_a_folder_that_names_version_and_gpus_and_graphs_are_untouc
 def test_progress_counts_up_to_its_total(built: Bundle, progress: Recorder) -> None:
     assert progress.stages == [f"{name.value}: build plan" for name in GraphName]
     assert len(progress.reports) > 100
-    assert all(0 < done for done, _ in progress.reports)
+    assert all(done > 0 for done, _ in progress.reports)
 
 
 def test_fp32_attention_is_warned_of_with_its_bytes(built: Bundle, progress: Recorder) -> None:
@@ -158,6 +159,14 @@ def test_a_build_cancelled_half_way_leaves_a_bundle_with_plans_as_it_was(with_pl
         build_plans(with_plans, A10_L4, progress)
     assert progress.stages[-1].startswith(stage)
     assert everything(with_plans.root) == before
+
+
+def test_ctrl_c_stops_the_builder_itself(built: Bundle, progress: Recorder, without_plans: Bundle) -> None:
+    """The UNet's plan takes far more steps than those until Ctrl-C."""
+    interrupted = Recorder(interrupt_in="unet_cfg")
+    with pytest.raises(KeyboardInterrupt):
+        build_plans(without_plans, A10_L4, interrupted)
+    assert len(interrupted.reports) < len(progress.reports) / 2
 
 
 def test_a_build_cancelled_half_way_leaves_a_bundle_without_plans_as_it_was(without_plans: Bundle) -> None:

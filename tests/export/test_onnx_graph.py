@@ -1,4 +1,4 @@
-"""ONNX graphs: one weights file for several of them, the interface that was asked for, nothing of this machine inside."""
+"""ONNX graphs: several over one weights file, with the interface asked for, and nothing of this machine inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import onnx.external_data_helper
 import pytest
-import torch
 from torch import Tensor, nn
 
 from vcut_trt.bundle import Bundle

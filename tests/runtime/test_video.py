@@ -11,7 +11,7 @@ from PIL import Image
 
 from vcut_trt.errors import ConfigError, VideoError
 from vcut_trt.runtime import video as video_module
-from vcut_trt.runtime.video import LARGEST_FPS, check_video_path, write_mp4
+from vcut_trt.runtime.video import LARGEST_FPS, check_video, write_mp4
 
 SHADES = [0, 50, 100, 150, 200, 250]
 
@@ -71,10 +71,10 @@ def test_a_folder_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match=r"folder\.mp4 is a folder"):
-        check_video_path(tmp_path / "folder.mp4")
+        check_video(tmp_path / "folder.mp4", 7)
     for parent in ("missing", "file"):
         with pytest.raises(ConfigError, match=f"there is no folder .*{parent} for clip.mp4"):
-            check_video_path(tmp_path / parent / "clip.mp4")
+            check_video(tmp_path / parent / "clip.mp4", 7)
 
 
 @pytest.mark.parametrize("fps", [0, -1, LARGEST_FPS + 1])

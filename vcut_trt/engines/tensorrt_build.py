@@ -22,6 +22,7 @@ from vcut_trt.engines.attention_fusion import AttentionScores, find_attentions, 
 from vcut_trt.engines.targets import Target, TargetKind, sm_name
 from vcut_trt.engines.tensorrt_module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.errors import BuildError
+from vcut_trt.host_memory import give_back
 from vcut_trt.progress import SILENT, Advance, Progress
 from vcut_trt.spec import GraphName, Precision
 from vcut_trt.staging import stage_folder
@@ -69,6 +70,7 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
                 shutil.copyfile(cache, staging.folder / TIMING_CACHE)
             for name in GraphName:
                 built = _build(tools, bundle, name, staging.folder, config, progress)
+                give_back()
                 record = FileRecord.of(staging.folder, built.plan)
                 records.append(
                     PlanRecord(

@@ -7,13 +7,10 @@ VAE             ─► vae_encoder (fp32), vae_decoder
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +25,7 @@ from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.graphs import ImageEncoder, UNetCfgBatched, UNetCfgSequential, UNetSingle, VaeDecoder, VaeEncoder
 from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
+from vcut_trt.host_memory import give_back
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision, VideoSpec, graph_specs
@@ -135,9 +133,9 @@ class _Exporter:
         folder, config = self._staging.folder, self._config
         (folder / "onnx").mkdir(exist_ok=True)
         graphs = self._conditioned_graphs()
-        _give_back_memory()
+        give_back()
         graphs |= self._vae_graphs()
-        _give_back_memory()
+        give_back()
 
         self._checkpoint.save_configs(folder)
         configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
@@ -172,7 +170,7 @@ class _Exporter:
         encoder = reused[0] or self._write(
             "image_encoder", {GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, projection, config.dtype)}, specs
         )
-        gc.collect()
+        give_back()
         return {**encoder, **self._write("unet", unet, specs)}
 
     def _vae_graphs(self) -> dict[GraphName, GraphRecord]:
@@ -243,13 +241,6 @@ def _check_disk(staging: Staging, checkpoint: Checkpoint, config: ExportConfig) 
             f"the bundle takes up to {needed:,} bytes and {config.output.parent.resolve()} has {free:,} free. Make "
             "room, or choose another --output."
         )
-
-
-def _give_back_memory() -> None:
-    """Return freed memory to the system: what the plan builder then needs comes on top of it."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _folded_unet(
