@@ -2,9 +2,9 @@
 
     python -m benchmarks.export_cost --output FOLDER [--model svd …]
 
-Runs `vcut-export --random-weights` for each model as a user would, in a process of its own, and watches it: the resident
-memory of the process and its children is sampled ten times a second, and each line of progress closes a stage. Ends with
-one line of JSON. The bundles are deleted unless --keep is given.
+Runs `vcut-export --random-weights` for each model as a user would, in a process of its own, and watches it: the
+resident memory of the process and its children is sampled ten times a second, and each line of progress closes a stage.
+Ends with one line of JSON. The bundles are deleted unless --keep is given.
 """
 
 from __future__ import annotations
