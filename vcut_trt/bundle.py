@@ -16,14 +16,15 @@ import json
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vcut_trt.errors import BundleError, ConfigError
+from vcut_trt.schedule import REFERENCE_STEPS
 from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, TensorSpec, VideoSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
 HASH_CHUNK_BYTES = 1 << 22
 
@@ -87,18 +88,26 @@ class PlanRecord(_Model):
     scratch_bytes: int  # the largest scratch that one layer needs
 
 
+def _all_five(graphs: dict[GraphName, GraphRecord]) -> dict[GraphName, GraphRecord]:
+    """Refuse a manifest that lacks a graph."""
+    missing = [name.value for name in GraphName if name not in graphs]
+    if missing:
+        raise ValueError(f"graphs are missing: {', '.join(missing)}")
+    return graphs
+
+
 class Manifest(_Model):
     """`bundle.json`."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[1] = FORMAT_VERSION
     model: ModelRecord
     video: VideoSpec
     precision: Precision
     cross_attention: CrossAttention
     cfg: CfgMode
-    cut_step: int  # of 25 steps
+    cut_step: Annotated[int, Field(ge=1, le=REFERENCE_STEPS + 1)]  # of 25 steps
     opset: int
-    graphs: dict[GraphName, GraphRecord]
+    graphs: Annotated[dict[GraphName, GraphRecord], AfterValidator(_all_five)]
     plans: tuple[PlanRecord, ...] = ()
     configs: tuple[FileRecord, ...]
     libraries: dict[str, str]  # the versions that made the bundle
@@ -123,7 +132,7 @@ class Bundle:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}. Make one with vcut-export.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"cannot read {path}: {error}. Export the bundle again.") from error
         version = content.get("format_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > FORMAT_VERSION:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from vcut_trt.errors import VcutError
 from vcut_trt.progress import Advance
 
+RAISE_AGAIN_SECONDS = 0.05
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM
 
 
@@ -62,7 +63,8 @@ def reporting(*, debug: bool) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with _no_interruption_lost():
+            yield
     except VcutError as error:
         if debug:
             raise
@@ -73,6 +75,34 @@ def reporting(*, debug: bool) -> Iterator[None]:
         fail("interrupted: what was unfinished has been removed", INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _no_interruption_lost() -> Iterator[None]:
+    """Raise an interruption again that came inside a destructor or a weak reference's callback, where it is dropped."""
+    lost: list[BaseException] = []
+    default_hook = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and hasattr(signal, "setitimer"):
+            lost.append(unraisable.exc_value)
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_SECONDS)
+        else:
+            default_hook(unraisable)
+
+    def raise_again(_signal: int, _frame: FrameType | None) -> None:
+        raise type(lost[-1])
+
+    has_alarm = hasattr(signal, "SIGALRM")  # not on Windows
+    previous = signal.signal(signal.SIGALRM, raise_again) if has_alarm else None
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = default_hook
+        if has_alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
 
 
 def fail(message: str, code: int) -> None:

@@ -112,6 +112,7 @@ def stage_folder(place: Path) -> Iterator[Staging]:
     Raises:
         BundleError: Another process is making the same folder.
     """
+    made_parent = not place.parent.exists()
     place.parent.mkdir(parents=True, exist_ok=True)
     staging = Staging(place.parent / f".{place.name}.part")
     with _locked(staging.folder, place):
@@ -125,6 +126,8 @@ def stage_folder(place: Path) -> Iterator[Staging]:
             staging.prune()
             if not any(staging.folder.iterdir()):
                 staging.folder.rmdir()
+                if made_parent and not any(place.parent.iterdir()):
+                    place.parent.rmdir()
             raise
 
 
@@ -194,12 +197,12 @@ def _restore(place: Path) -> None:
 def _swap_in(folder: Path, place: Path) -> None:
     """Rename `folder` to `place`; what lies there is moved aside first and deleted last."""
     aside = _aside(place)
-    if place.exists():
-        place.rename(aside)
     try:
+        if place.exists():
+            place.rename(aside)
         folder.rename(place)
     except BaseException:
-        if aside.exists():
+        if aside.exists() and not place.exists():
             aside.rename(place)
         raise
     shutil.rmtree(aside, ignore_errors=True)

@@ -62,6 +62,8 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
     short_version = ".".join(version.split(".")[:3])
     folder = bundle.root / "plans" / "-".join([flavour.value, short_version, *map(sm_name, capabilities)])
 
+    for name in GraphName:
+        bundle.verify_graph(name)  # all of them before the first build: a damaged bundle is told at once
     records = []
     try:
         with stage_folder(folder) as staging:
@@ -145,7 +147,7 @@ def _build(
     """Build one graph's plan into `folder` and judge it."""
     from polygraphy.backend.trt import network_from_onnx_path
 
-    onnx_path = bundle.verify_graph(name)
+    onnx_path = bundle.path(bundle.manifest.graphs[name].file)
     plan = folder / f"{name.value}.plan"
     with progress.stage(f"{name.value}: build plan") as advance, _builder_log() as lines:
 
@@ -229,22 +231,27 @@ def _run_interruptibly(build: Any, monitor: Any, name: GraphName, lines: list[st
     from polygraphy.exception import PolygraphyException
 
     outcome: list[Any] = []
+    finished = threading.Event()  # not Thread.join: interrupted, it takes the thread for ended (python/cpython#90882)
 
     def run() -> None:
         try:
             outcome.append(build())
         except (PolygraphyException, RuntimeError, ValueError, OSError) as error:
             outcome.append(error)
+        finally:
+            finished.set()
 
     worker = threading.Thread(target=run, name=f"build {name.value}")
     worker.start()
     try:
-        while worker.is_alive():
-            worker.join(POLL_SECONDS)
+        while not finished.wait(POLL_SECONDS):
+            continue
     except BaseException:
         monitor.cancelled.set()
-        worker.join()
+        finished.wait()
         raise
+    finally:
+        worker.join()
     result = outcome[0] if outcome else RuntimeError("the build thread ended without a result")
     if isinstance(result, Exception):
         told = [line for line in lines if "error" in line.lower()][-3:] or [str(result)]

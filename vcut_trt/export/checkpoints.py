@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
@@ -36,7 +35,6 @@ CONFIG_FILES = {
     "feature_extractor": "preprocessor_config.json",
 }
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Checkpoint(Protocol):
@@ -92,12 +90,12 @@ def open_checkpoint(
         if revision is not None:
             raise ConfigError(f"{model} with random weights has no revision; leave --revision out")
         return RandomCheckpoint(model, architecture)
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         if revision is not None:
             raise ConfigError(f"{model} is a folder and has no revision; leave --revision out")
         return FolderCheckpoint(Path(model), model_id=model, revision=None, precision=precision)
     hub_id = HUB_IDS.get(model, model)
-    if not HUB_ID.fullmatch(hub_id):
+    if not _is_hub_id(hub_id):
         names = ", ".join([*HUB_IDS, "tiny"])
         raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name) or an existing folder")
     folder = _download(hub_id, revision, precision)
@@ -202,6 +200,18 @@ class FolderCheckpoint:
         return model.eval().requires_grad_(False)
 
 
+def _is_hub_id(name: str) -> bool:
+    """Whether `name` is an owner and a repository, as the hub spells them."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not declared so
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
 def _is_half(name: str) -> bool:
     """Whether a weights file is of the variant fp16: whole, or a shard."""
     return ".fp16." in name or ".fp16-" in name
@@ -270,6 +280,8 @@ def _download(hub_id: str, revision: str | None, precision: Precision) -> Path:
     )
 
     configs = [f"{part}/{name}" for part, name in CONFIG_FILES.items()]
+    # What a lost connection raises: the error of the HTTP library under the hub library, which has changed before.
+    transport_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
 
     def fetch(pattern: str) -> Path:
         weights = [f"{part}/{pattern}" for part in MODEL_PARTS]
@@ -293,7 +305,7 @@ def _download(hub_id: str, revision: str | None, precision: Precision) -> Path:
             f"{hub_id} is not in the local cache and the hub cannot be reached. Check the network and HF_HUB_OFFLINE, "
             "pass a folder with --model FOLDER, or try --random-weights."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (transport_error, OSError) as error:
         raise CheckpointError(
             f"cannot download {hub_id}: {error}. Run the command again to resume, or pass a folder with --model FOLDER."
         ) from error

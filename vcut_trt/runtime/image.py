@@ -46,7 +46,7 @@ def load_image(path: Path) -> Image.Image:
         raise ImageError(f"{path} is not an image that Pillow can read ({size:,} bytes)") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is refused: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # what Pillow's decoders raise
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
         raise ImageError(f"{path} cannot be read to its end: {error}") from error
 
 
@@ -58,7 +58,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ImageError: The pixels are floating-point numbers, of which nobody knows the range.
     """
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in SIXTEEN_BIT_MODES:
         levels = np.asarray(image, dtype=np.float64).clip(0, 65535) / 257  # 65535 → 255

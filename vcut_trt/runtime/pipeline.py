@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -251,6 +252,8 @@ class VCutPipeline:
 
     def _guidance(self, lowest: float, highest: float) -> Tensor | None:
         """The guidance scale of each frame, (F) fp32; None where diffusers would not guide at all."""
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            raise ConfigError(f"the guidance scale runs from {lowest} to {highest}; both must be finite numbers")
         if highest <= 1:
             if lowest > 1:
                 raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
