@@ -173,7 +173,7 @@ def test_a_disk_that_fills_up_during_export_leaves_nothing_and_says_so(
     monkeypatch.setattr(exporter, "save_graphs", fill_the_disk)
     result = vcut_export("--model", "svd", "--target", "cpu", "--output", "out/nano", "--height", 64, "--width", 64)
     assert_fails(result, 1, "disk at", "is full", "unfinished bundle was removed")
-    assert list((here / "out").iterdir()) == []
+    assert not (here / "out").exists()
 
 
 @pytest.mark.usefixtures("nano_model")
@@ -208,7 +208,7 @@ def test_sigterm_during_a_real_export_leaves_no_half_bundle_and_is_code_143(tmp_
         graphs = [graph for receipt in receipts for graph in receipt["graphs"].values()]
         named = {graph[part]["path"] for graph in graphs for part in ("file", "weights")}
         assert {name for name in files(kept) if not name.startswith(".stages/")} == named
-    assert {path.name for path in place.parent.iterdir()} <= {kept.name}
+    assert {path.name for path in place.parent.glob("*")} <= {kept.name}
 
 
 @pytest.mark.parametrize(
