@@ -21,6 +21,8 @@ from typing import Any
 
 from vcut_trt.engines.tensorrt_module import Flavour
 
+REQUESTED = re.compile(r"OutOfMemory \(Requested size was (\d+) bytes")
+SMALLEST_SCORE_BYTES = 2  # scores may lie in memory in a smaller type than the softmax computes in
 FUSED_KERNEL = re.compile(rb"function=\{ name=_gemm_mha")
 
 
@@ -69,6 +71,21 @@ def why_unfused(
     return (
         f"its scratch of {scratch_bytes:,} bytes has room for the scores {largest.shape} of {largest.layer} "
         f"({largest.nbytes:,} bytes), which a fused attention never stores"
+    )
+
+
+def why_out_of_memory(attentions: tuple[AttentionScores, ...], log: list[str]) -> str | None:
+    """What shows, where the builder itself ran out of memory, that it wanted to store scores; None if nothing does.
+
+    An unfused attention at full size asks for tens of GB of scratch: the builder then fails before there is a plan.
+    """
+    requested = max((int(match.group(1)) for line in log if (match := REQUESTED.search(line))), default=0)
+    largest = max(attentions, key=lambda scores: scores.nbytes, default=None)
+    if largest is None or requested < prod(largest.shape) * SMALLEST_SCORE_BYTES:
+        return None
+    return (
+        f"attentions are not fused: the builder asked for {requested:,} bytes of scratch, room for the scores "
+        f"{largest.shape} of {largest.layer}, which a fused attention never stores"
     )
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from vcut_trt.bundle import Bundle, FileRecord, PlanRecord
-from vcut_trt.engines.attention_fusion import AttentionScores, find_attentions, why_unfused
+from vcut_trt.engines.attention_fusion import AttentionScores, find_attentions, why_out_of_memory, why_unfused
 from vcut_trt.engines.targets import Target, TargetKind, sm_name
 from vcut_trt.engines.tensorrt_module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.errors import BuildError
@@ -149,15 +149,23 @@ def _build(
 
     onnx_path = bundle.path(bundle.manifest.graphs[name].file)
     plan = folder / f"{name.value}.plan"
+    attentions: tuple[AttentionScores, ...] = ()
     with progress.stage(f"{name.value}: build plan") as advance, _builder_log() as lines:
 
-        def build() -> tuple[Any, tuple[AttentionScores, ...]]:
+        def build() -> Any:
+            nonlocal attentions
             parsed = network_from_onnx_path(str(onnx_path), strongly_typed=_strongly_typed(tools))
             attentions = find_attentions(tools.trt, parsed[1])
-            return _engine_bytes(parsed, tools, folder, monitor), attentions
+            return _engine_bytes(parsed, tools, folder, monitor)
 
         monitor = _new_monitor(tools.trt, advance)
-        serialized, attentions = _run_interruptibly(build, monitor, name, lines)
+        try:
+            serialized = _run_interruptibly(build, monitor, name, lines)
+        except BuildError as error:
+            reason = why_out_of_memory(attentions, lines)
+            if reason is None:
+                raise
+            raise BuildError(f"{name.value}: {reason}. {_advice(bundle.manifest.precision)}") from error
         with plan.open("wb") as file:
             file.write(serialized)
     memory = _memory(lines, name)
@@ -169,11 +177,17 @@ def _build(
 
 def _judge_unfused(reason: str, precision: Precision, config: BuildConfig, progress: Progress) -> None:
     if precision is Precision.FP32:
-        progress.message(f"{reason}. TensorRT fuses no fp32 attention; use --precision fp16 where memory matters.")
+        progress.message(f"{reason}. {_advice(precision)}")
     elif config.allow_unfused:
         progress.message(f"{reason}. Kept, as --allow-unfused asks.")
     else:
-        raise BuildError(f"{reason}. Such a plan is slow and needs far more memory; --allow-unfused builds it anyway.")
+        raise BuildError(f"{reason}. {_advice(precision)} --allow-unfused builds it anyway.")
+
+
+def _advice(precision: Precision) -> str:
+    if precision is Precision.FP32:
+        return "TensorRT fuses no fp32 attention; use --precision fp16 where memory matters."
+    return "Such a plan is slow and needs far more memory."
 
 
 def _engine_bytes(parsed: Any, tools: _Tools, folder: Path, monitor: Any) -> Any:
