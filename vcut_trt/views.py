@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vcut_trt.verify import Check
 
 
+NARROWEST_TABLE = 120  # characters: a table is not folded to the 80 that a pipe seems to have
+
+
 def show_answer(answer: Any, text: str, *, as_json: bool) -> None:
     """Print `answer` as JSON, or `text`."""
     print(_json(answer) if as_json else text)
@@ -52,7 +55,9 @@ def show_checks(checks: Sequence[Check], *, as_json: bool) -> None:
             "shown only" if check.tolerance is None else f"{check.tolerance:.1e} {kind}",
             "ok" if check.passed else "FAILED",
         )
-    Console().print(table)
+    for column in table.columns:
+        column.no_wrap = True
+    Console(width=max(Console().width, NARROWEST_TABLE)).print(table)
 
 
 def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
