@@ -161,7 +161,7 @@ def test_what_is_not_a_bundle_is_told_so(tmp_path: Path, place: str) -> None:
 def test_write_atomically_replaces_the_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    write_atomically(path, "new ×")
+    write_atomically(path, "new ×".encode())
     assert path.read_text(encoding="utf-8") == "new ×"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -175,5 +175,5 @@ def test_write_atomically_keeps_the_old_content_when_it_fails(tmp_path: Path, mo
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
+        write_atomically(path, b"new")
     assert tree(tmp_path) == {"file": b"old"}

@@ -18,6 +18,7 @@ from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
 from vcut_trt.engines.targets import parse_targets
 from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
 from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import ExportConfig, export_bundle
@@ -70,12 +71,12 @@ def test_svd_unet_in_onnx_runtime_agrees_with_pytorch(tmp_path: Path) -> None:
     spec = graph_specs(video, Precision.FP32, projection.out_features)[GraphName.UNET_SINGLE]
     module = UNetSingle(unet).eval()
     inputs = example_inputs(spec, CPU)
-    expected = TorchEngine(module, spec, CPU)(**inputs)["next_latents"]
+    expected = TorchEngine(module, spec, Workspace(CPU))(**inputs)["next_latents"]
     path = tmp_path / "unet_single.onnx"
     save_graphs({path: trace(module, spec, opset=21)}, tmp_path / "unet.weights")
     del unet, module, projection
     gc.collect()
-    with OnnxRuntimeEngine(path, spec, CPU) as engine:
+    with OnnxRuntimeEngine(path, spec, Workspace(CPU)) as engine:
         check = compare("svd", "PyTorch, fp32", expected, engine(**inputs)["next_latents"], None)
     print(f"\nSVD, 14 frames, 192 × 320, fp32: {check}")
     assert check.relative_error <= GRAPH_TOLERANCE[Precision.FP32]

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -88,6 +89,20 @@ class PlanRecord(_Model):
     scratch_bytes: int  # the largest scratch that one layer needs
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSet:
+    """The plans of one folder: built together, for the same GPUs, by the same TensorRT."""
+
+    folder: str  # relative to the bundle
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    plans: dict[GraphName, PlanRecord]
+
+    def __str__(self) -> str:
+        return f"{self.folder} (compute capability {', '.join(self.compute_capabilities)})"
+
+
 def _all_five(graphs: dict[GraphName, GraphRecord]) -> dict[GraphName, GraphRecord]:
     """Refuse a manifest that lacks a graph."""
     missing = [name.value for name in GraphName if name not in graphs]
@@ -111,6 +126,22 @@ class Manifest(_Model):
     plans: tuple[PlanRecord, ...] = ()
     configs: tuple[FileRecord, ...]
     libraries: dict[str, str]  # the versions that made the bundle
+
+    def plan_sets(self) -> list[PlanSet]:
+        """The plans, by folder, in the manifest's order."""
+        folders: dict[str, list[PlanRecord]] = {}
+        for plan in self.plans:
+            folders.setdefault(plan.file.path.rpartition("/")[0], []).append(plan)
+        return [
+            PlanSet(
+                folder=folder,
+                flavour=plans[0].flavour,
+                version=plans[0].version,
+                compute_capabilities=plans[0].compute_capabilities,
+                plans={plan.graph: plan for plan in plans},
+            )
+            for folder, plans in folders.items()
+        ]
 
 
 class Bundle:
@@ -185,7 +216,7 @@ class Bundle:
 
     def with_manifest(self, manifest: Manifest) -> Bundle:
         """Replace the manifest, on disk too, in one step."""
-        write_atomically(self.root / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        write_atomically(self.root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         return Bundle(self.root, manifest)
 
 
@@ -198,13 +229,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never a part."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

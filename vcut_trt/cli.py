@@ -9,10 +9,10 @@ import typer
 
 from vcut_trt.bundle import Bundle
 from vcut_trt.console import ConsoleProgress, fail, reporting
-from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
 from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
-from vcut_trt.memory import GIB
+from vcut_trt.memory import GIB, Residency
 from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, default_decode_chunk
@@ -35,6 +35,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JS
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 BackendOption = Annotated[Backend, typer.Option(help="What runs the graphs; auto takes the fastest that can run here.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ResidencyOption = Annotated[
+    Residency,
+    typer.Option(
+        help="resident: all engines stay loaded; staged: each stage's are loaded when its turn comes; auto: what the "
+        "GPU's free memory has room for."
+    ),
+]
+CudaGraphsOption = Annotated[
+    bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay CUDA graphs, where that can be.")
+]
 TargetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -185,6 +195,8 @@ def generate(
     ] = Fit.CROP,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
+    residency: ResidencyOption = Residency.AUTO,
+    cuda_graphs: CudaGraphsOption = True,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -210,10 +222,11 @@ def generate(
             min_guidance_scale=min_guidance,
             max_guidance_scale=max_guidance,
         )
-        choice = choose_backend(backend, device)
+        choice = choose_backend(opened, backend, device)
+        options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
         progress = ConsoleProgress()
         progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
-        generated = generate_videos(opened, config, choice, progress)
+        generated = generate_videos(opened, config, choice, options, progress)
         videos = [str(path) for path in generated.videos]
         answer = {
             "videos": videos,
@@ -244,7 +257,7 @@ def verify(
     with reporting(debug=debug):
         opened = Bundle.open(bundle)
         record = opened.manifest.model
-        choice = choose_backend(backend, device)
+        choice = choose_backend(opened, backend, device)
         opened.verify_all()
 
         from vcut_trt.export.checkpoints import open_checkpoint

@@ -37,6 +37,14 @@ class EngineError(VcutError):
     """An engine could not be opened, or was called with the wrong tensors."""
 
 
+class DeviceMemoryError(EngineError):
+    """The GPU has no memory left for an engine or its tensors."""
+
+
+class NotFiniteError(VcutError):
+    """A video's numbers became NaN or infinite."""
+
+
 class ImageError(VcutError):
     """An image cannot be read or used."""
 

@@ -1,24 +1,60 @@
 """What a GPU must hold to run a bundle's plans, told from the manifest.
 
-weights      of all plans, resident together
-scratch      one buffer for all engines, as large as the largest needs: they never run at once
-tensors      inputs and outputs of every graph
+weights      of the plans that are loaded at the same time
+scratch      one buffer for all engines, as large as the largest loaded one needs: they never run at once
+tensors      inputs and outputs of every graph; they stay, whatever is loaded
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
-from vcut_trt.bundle import Manifest, PlanRecord
+from vcut_trt.bundle import Manifest, PlanSet
+from vcut_trt.spec import GraphName
 
 GIB = 1 << 30
 CUDA_CONTEXT_BYTES = 512 << 20
 """Set aside for the CUDA context and the libraries' own memory: an assumption, some hundred MB on most drivers."""
 
+ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
+UNETS = (GraphName.UNET_CFG, GraphName.UNET_SINGLE)
+DECODER = (GraphName.VAE_DECODER,)
+
+
+class Residency(str, Enum):
+    """`--residency`: which engines are on the GPU at the same time."""
+
+    AUTO = "auto"  # the first of the others that fits
+    RESIDENT = "resident"  # all of them, from opening to closing
+    STAGED = "staged"  # each stage's are loaded when its turn comes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Groups of graphs, in the order of their use; one group's engines are loaded at a time."""
+
+    residency: Residency
+    groups: tuple[tuple[GraphName, ...], ...]
+
+
+LAYOUTS = (
+    Layout(residency=Residency.RESIDENT, groups=(ENCODERS + UNETS + DECODER,)),
+    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS + DECODER)),
+    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS, DECODER)),
+)
+"""From the fastest to the leanest: the UNets leave before the decoder only where memory demands it."""
+
+
+def layouts(residency: Residency) -> tuple[Layout, ...]:
+    """The layouts that `residency` allows, from the fastest to the leanest."""
+    return tuple(layout for layout in LAYOUTS if residency in (Residency.AUTO, layout.residency))
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Bytes on the GPU with every plan of one folder resident."""
+    """Bytes on the GPU at a layout's fullest moment."""
 
     folder: str
     compute_capabilities: tuple[str, ...]
@@ -27,30 +63,38 @@ class MemoryNeed:
     tensor_bytes: int
 
     @property
+    def engine_bytes(self) -> int:
+        """What the engines and their tensors take, beside the CUDA context."""
+        return self.weights_bytes + self.scratch_bytes + self.tensor_bytes
+
+    @property
     def total_bytes(self) -> int:
         """All of it, with the CUDA context's share."""
-        return self.weights_bytes + self.scratch_bytes + self.tensor_bytes + CUDA_CONTEXT_BYTES
+        return self.engine_bytes + CUDA_CONTEXT_BYTES
 
     def spare_bytes(self, gpu_bytes: int) -> int:
         """What stays free on a GPU of that size; negative if it does not fit."""
         return gpu_bytes - self.total_bytes
 
 
+def memory_need(manifest: Manifest, plans: PlanSet, layout: Layout) -> MemoryNeed:
+    """What one folder of plans needs in one layout."""
+    return max((_group_need(manifest, plans, group) for group in layout.groups), key=lambda need: need.total_bytes)
+
+
 def memory_needs(manifest: Manifest) -> list[MemoryNeed]:
-    """One entry for each folder of plans, in the manifest's order."""
-    folders: dict[str, list[PlanRecord]] = {}
-    for plan in manifest.plans:
-        folders.setdefault(plan.file.path.rpartition("/")[0], []).append(plan)
-    tensor_bytes = sum(
-        tensor.nbytes for graph in manifest.graphs.values() for tensor in (*graph.inputs, *graph.outputs)
+    """What each folder of plans needs with all of them resident, in the manifest's order."""
+    return [memory_need(manifest, plans, LAYOUTS[0]) for plans in manifest.plan_sets()]
+
+
+def _group_need(manifest: Manifest, plans: PlanSet, group: Collection[GraphName]) -> MemoryNeed:
+    loaded = [plan for name, plan in plans.plans.items() if name in group]
+    return MemoryNeed(
+        folder=plans.folder,
+        compute_capabilities=plans.compute_capabilities,
+        weights_bytes=sum(plan.weights_bytes for plan in loaded),
+        scratch_bytes=max((plan.activation_bytes for plan in loaded), default=0),
+        tensor_bytes=sum(
+            tensor.nbytes for graph in manifest.graphs.values() for tensor in (*graph.inputs, *graph.outputs)
+        ),
     )
-    return [
-        MemoryNeed(
-            folder=folder,
-            compute_capabilities=plans[0].compute_capabilities,
-            weights_bytes=sum(plan.weights_bytes for plan in plans),
-            scratch_bytes=max(plan.activation_bytes for plan in plans),
-            tensor_bytes=tensor_bytes,
-        )
-        for folder, plans in folders.items()
-    ]

@@ -12,6 +12,8 @@ With `paper`, the fold and the stock comparison show how large the approximation
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import BackendChoice, open_engine
-from vcut_trt.engines.base import torch_dtype
+from vcut_trt.engines.backends import BackendChoice, EngineOpener, EngineOptions, graph_spec, open_backend
 from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import graph_modules
+from vcut_trt.memory import Residency
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.conditioning import quiet_transformers
 from vcut_trt.runtime.pipeline import VCutPipeline
@@ -85,6 +88,22 @@ def verify_bundle(
         CheckpointError: The checkpoint cannot be loaded.
         EngineError: An engine cannot be opened.
     """
+    with _true_fp32():
+        return _checks(bundle, checkpoint, choice, progress)
+
+
+@contextmanager
+def _true_fp32() -> Iterator[None]:
+    """Convolutions and products of fp32 tensors in fp32: on CUDA, PyTorch lets cuDNN round their inputs to TF32."""
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progress: Progress) -> list[Check]:
     manifest = bundle.manifest
     checks = []
     if manifest.cross_attention is not CrossAttention.ORIGINAL:
@@ -94,18 +113,24 @@ def verify_bundle(
         checkpoint, cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
     )
     specs = graph_specs(manifest.video, Precision.FP32, width)
-    references = {name: TorchEngine(modules[name], specs[name], choice.device) for name in GraphName}
+    workspace = Workspace(choice.device)
+    references = {name: TorchEngine(modules[name], specs[name], workspace) for name in GraphName}
+    opener = open_backend(bundle, choice, EngineOptions(residency=Residency.STAGED, cuda_graphs=False))
     for name in GraphName:
         with progress.stage(f"graph: {name.value}"):
-            checks.append(_check_graph(bundle, name, references[name], choice))
-    with progress.stage("pipeline: PyTorch against engines"), _open(bundle, choice) as ours:
+            checks.append(_check_graph(bundle, name, references[name], opener))
+    opener.close()
+    with progress.stage("pipeline: PyTorch against engines"):
         exact = Bundle(bundle.root, manifest.model_copy(update={"precision": Precision.FP32}))
-        expected = _video(VCutPipeline.from_engines(exact, references))
-        checks.append(_check_frames(bundle, "pipeline", "PyTorch, cut", expected, _video(ours)))
-    del modules, references
-    with progress.stage("stock: diffusers against engines"), _open(bundle, choice) as ours:
+        with VCutPipeline.from_engines(exact, references) as theirs:
+            expected = _video(theirs)
+        del modules, references  # a GPU need not hold both sides at once
+        with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
+            checks.append(_check_frames(bundle, "pipeline", "PyTorch, cut", expected, _video(ours)))
+    with progress.stage("stock: diffusers against engines"):
         expected = _stock_video(checkpoint, bundle, choice.device)
-        came = _video(ours, cut_step=STEPS + 1)
+        with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
+            came = _video(ours, cut_step=STEPS + 1)
         checks.append(_check_frames(bundle, "stock", "diffusers, never cut", expected, came))
     return checks
 
@@ -163,20 +188,14 @@ def example_inputs(spec: GraphSpec, device: torch.device) -> dict[str, Tensor]:
     return {tensor.name: example(tensor) for tensor in spec.inputs}
 
 
-def _check_graph(bundle: Bundle, name: GraphName, reference: TorchEngine, choice: BackendChoice) -> Check:
-    graph = bundle.manifest.graphs[name]
-    inputs = example_inputs(GraphSpec(inputs=graph.inputs, outputs=graph.outputs), choice.device)
+def _check_graph(bundle: Bundle, name: GraphName, reference: TorchEngine, opener: EngineOpener) -> Check:
+    inputs = example_inputs(graph_spec(bundle, name), reference.workspace.device)
     exact = {spec.name: inputs[spec.name].to(torch_dtype(spec.dtype)) for spec in reference.inputs}
-    output = graph.outputs[0].name
-    with open_engine(bundle, name, choice) as engine:
+    output = reference.outputs[0].name
+    expected = reference(**exact)[output]
+    with opener.open(name) as engine:
         came = engine(**inputs)[output]
-    return compare(
-        name.value, "PyTorch, fp32", reference(**exact)[output], came, GRAPH_TOLERANCE[bundle.manifest.precision]
-    )
-
-
-def _open(bundle: Bundle, choice: BackendChoice) -> VCutPipeline:
-    return VCutPipeline.from_bundle(bundle, backend=choice.backend, device=str(choice.device))
+    return compare(name.value, "PyTorch, fp32", expected, came, GRAPH_TOLERANCE[bundle.manifest.precision])
 
 
 def _check_frames(bundle: Bundle, name: str, compared: str, reference: Tensor, came: Tensor) -> Check:

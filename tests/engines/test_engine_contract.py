@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tests.models import checkpoint
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, choose_backend, open_engine
+from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
 from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, EngineError
 from vcut_trt.export.exporter import graph_modules
 from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec
@@ -34,11 +35,11 @@ def make_engine(kind: str, bundle: Bundle) -> Engine:
     record = bundle.manifest.graphs[GRAPH]
     spec = GraphSpec(inputs=record.inputs, outputs=record.outputs)
     if kind == "onnxruntime":
-        return OnnxRuntimeEngine(bundle.verify_graph(GRAPH), spec, CPU)
+        return OnnxRuntimeEngine(bundle.verify_graph(GRAPH), spec, Workspace(CPU))
     modules, _ = graph_modules(
         checkpoint(), cross_attention=CrossAttention.EXACT, cfg=CfgMode.BATCHED, dtype=torch.float32
     )
-    return TorchEngine(modules[GRAPH], spec, CPU)
+    return TorchEngine(modules[GRAPH], spec, Workspace(CPU))
 
 
 def make_tensors(engine: Engine) -> dict[str, Tensor]:
@@ -120,30 +121,33 @@ def test_what_onnx_runtime_cannot_load_is_an_engine_error(tmp_path: Path, conten
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(EngineError, match="ONNX Runtime cannot load .*broken.onnx"):
-        OnnxRuntimeEngine(path, GraphSpec(inputs=(), outputs=()), CPU)
+        OnnxRuntimeEngine(path, GraphSpec(inputs=(), outputs=()), Workspace(CPU))
 
 
 def test_a_missing_graph_is_an_engine_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot load .*none.onnx"):
-        OnnxRuntimeEngine(tmp_path / "none.onnx", GraphSpec(inputs=(), outputs=()), CPU)
+        OnnxRuntimeEngine(tmp_path / "none.onnx", GraphSpec(inputs=(), outputs=()), Workspace(CPU))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about hosts without a CUDA GPU")
-def test_without_a_gpu_auto_is_onnx_runtime_on_the_cpu_and_says_why() -> None:
-    choice = choose_backend(Backend.AUTO, "auto")
+def test_without_a_gpu_auto_is_onnx_runtime_on_the_cpu_and_says_why(nano_bundle: Bundle) -> None:
+    choice = choose_backend(nano_bundle, Backend.AUTO, "auto")
     assert (choice.backend, choice.device, choice.reason) == (Backend.ONNXRUNTIME, CPU, "no CUDA GPU was found")
     with pytest.raises(EngineError, match="there is no cuda here"):
-        choose_backend(Backend.AUTO, "cuda")
+        choose_backend(nano_bundle, Backend.AUTO, "cuda")
+    with pytest.raises(EngineError, match="TensorRT plans run on a CUDA GPU: no CUDA GPU was found"):
+        choose_backend(nano_bundle, Backend.TENSORRT, "auto")
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "meta", "cpu:"])
-def test_an_unknown_device_is_told_what_there_is(device: str) -> None:
+def test_an_unknown_device_is_told_what_there_is(device: str, nano_bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"use auto, cpu, cuda or cuda:N"):
-        choose_backend(Backend.AUTO, device)
+        choose_backend(nano_bundle, Backend.AUTO, device)
 
 
 def test_opening_an_engine_of_a_bundle_gives_the_manifests_interface(nano_bundle: Bundle) -> None:
-    choice = choose_backend(Backend.ONNXRUNTIME, "cpu")
+    choice = choose_backend(nano_bundle, Backend.ONNXRUNTIME, "cpu")
+    opener = open_backend(nano_bundle, choice, EngineOptions())
     for name, record in nano_bundle.manifest.graphs.items():
-        with open_engine(nano_bundle, name, choice) as engine:
+        with opener.open(name) as engine:
             assert (engine.inputs, engine.outputs) == (record.inputs, record.outputs)

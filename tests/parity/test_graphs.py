@@ -8,13 +8,15 @@ import torch
 from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, choose_backend, open_engine
+from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend, graph_spec, open_backend
+from vcut_trt.engines.base import Engine
 from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.exporter import ExportConfig, export_bundle, graph_modules
 from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision
 from vcut_trt.verify import FOLD_TOLERANCE, GRAPH_TOLERANCE, compare, example_inputs
 
-CPU = choose_backend(Backend.AUTO, "cpu")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +32,25 @@ def opset_23_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_bundle(checkpoint(), config)
 
 
+def open_graph(bundle: Bundle, name: GraphName) -> Engine:
+    return open_backend(bundle, choose_backend(bundle, Backend.AUTO, "cpu"), EngineOptions()).open(name)
+
+
 def references(bundle: Bundle) -> dict[GraphName, TorchEngine]:
     manifest = bundle.manifest
     modules, _ = graph_modules(
         checkpoint(), cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
     )
-    return {
-        name: TorchEngine(modules[name], GraphSpec(inputs=graph.inputs, outputs=graph.outputs), CPU.device)
-        for name, graph in manifest.graphs.items()
-    }
+    return {name: TorchEngine(modules[name], graph_spec(bundle, name), Workspace(CPU)) for name in GraphName}
 
 
 @pytest.mark.parametrize("fixture", ["nano_bundle", "opset_23_bundle"])
 def test_each_graph_in_onnx_runtime_equals_its_module(fixture: str, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(fixture)
     for name, reference in references(bundle).items():
-        inputs = example_inputs(GraphSpec(inputs=reference.inputs, outputs=reference.outputs), CPU.device)
+        inputs = example_inputs(GraphSpec(inputs=reference.inputs, outputs=reference.outputs), CPU)
         output = reference.outputs[0].name
-        with open_engine(bundle, name, CPU) as engine:
+        with open_graph(bundle, name) as engine:
             check = compare(name.value, "module", reference(**inputs)[output], engine(**inputs)[output], None)
         assert check.relative_error <= GRAPH_TOLERANCE[Precision.FP32], (name, check)
 
@@ -58,17 +61,17 @@ def test_both_ways_to_guide_give_the_same_step(nano_bundle: Bundle) -> None:
         modules, _ = graph_modules(checkpoint(), cross_attention=CrossAttention.EXACT, cfg=cfg, dtype=torch.float32)
         graph = nano_bundle.manifest.graphs[GraphName.UNET_CFG]
         spec = GraphSpec(inputs=graph.inputs, outputs=graph.outputs)
-        engine = TorchEngine(modules[GraphName.UNET_CFG], spec, CPU.device)
-        results.append(engine(**example_inputs(spec, CPU.device))["next_latents"])
+        engine = TorchEngine(modules[GraphName.UNET_CFG], spec, Workspace(CPU))
+        results.append(engine(**example_inputs(spec, CPU))["next_latents"])
     assert compare("cfg", "batched", *results, None).relative_error <= FOLD_TOLERANCE  # rounding only, as in the fold
 
 
 def test_guidance_scale_acts_on_its_own_frame(nano_bundle: Bundle) -> None:
     graph = nano_bundle.manifest.graphs[GraphName.UNET_CFG]
-    inputs = example_inputs(GraphSpec(inputs=graph.inputs, outputs=graph.outputs), CPU.device)
+    inputs = example_inputs(GraphSpec(inputs=graph.inputs, outputs=graph.outputs), CPU)
     stronger = inputs["guidance_scale"].clone()
     stronger[2] += 1
-    with open_engine(nano_bundle, GraphName.UNET_CFG, CPU) as engine:
+    with open_graph(nano_bundle, GraphName.UNET_CFG) as engine:
         before = engine(**inputs)["next_latents"]
         after = engine(**{**inputs, "guidance_scale": stronger})["next_latents"]
     changed = [frame for frame in range(NANO_VIDEO.frames) if not torch.equal(before[:, frame], after[:, frame])]

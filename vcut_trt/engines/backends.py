@@ -1,28 +1,36 @@
-"""Which engine runs a bundle on this machine, and how one is opened.
+"""Which engines run a bundle on this machine, and how they are opened.
 
 torch and the engines are imported when they are first needed: commands read `Backend` for their `--help` alone.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from vcut_trt.errors import ConfigError, EngineError
+from vcut_trt.errors import BuildError, ConfigError, EngineError
+from vcut_trt.memory import LAYOUTS, Layout, Residency, layouts
 from vcut_trt.spec import GraphName, GraphSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from vcut_trt.bundle import Bundle
+    from vcut_trt.bundle import Bundle, PlanSet
     from vcut_trt.engines.base import Engine
+    from vcut_trt.engines.plan_choice import Installed
+    from vcut_trt.engines.tensorrt_module import Flavour
+    from vcut_trt.engines.workspace import Workspace
+
+
+logger = logging.getLogger(__name__)
 
 
 class Backend(str, Enum):
     """`--backend`."""
 
-    AUTO = "auto"
+    AUTO = "auto"  # TensorRT where the bundle has plans that run on this GPU, else ONNX Runtime
     TENSORRT = "tensorrt"
     ONNXRUNTIME = "onnxruntime"
 
@@ -31,50 +39,136 @@ class Backend(str, Enum):
 class BackendChoice:
     """What will run the graphs, where, and why."""
 
-    backend: Backend
+    backend: Backend  # not AUTO
     device: torch.device
     reason: str
+    plans: PlanSet | None = None  # what TensorRT runs
 
 
-def choose_backend(backend: Backend, device: str) -> BackendChoice:
-    """Decide what `auto` stands for.
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How engines are opened."""
+
+    residency: Residency = Residency.AUTO
+    cuda_graphs: bool = True  # where the GPU, the engine and the residency allow them
+
+
+class EngineOpener(Protocol):
+    """Opens the engines of one bundle, all in one workspace."""
+
+    workspace: Workspace
+    layout: Layout  # which of them are to be open at the same time
+
+    def open(self, name: GraphName) -> Engine:
+        """Open one engine.
+
+        Raises:
+            EngineError: It cannot be opened; DeviceMemoryError where the GPU has no room for it.
+        """
+
+    def use(self, layout: Layout) -> None:
+        """Go on with another layout. No engine is open."""
+
+    def close(self) -> None:
+        """Free what the engines shared. No engine is open."""
+
+
+def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoice:
+    """Decide what `auto` stands for. Nothing is loaded onto a GPU yet, and no file is hashed.
 
     Args:
+        bundle: What is to run.
         backend: What the user asked for.
         device: `auto`, or a torch device: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        EngineError: The backend cannot run here.
+        EngineError: The backend cannot run here, or cannot run the bundle.
         ConfigError: There is no such device.
     """
-    if backend is Backend.TENSORRT:
-        raise EngineError(
-            "this version of vcut_trt builds TensorRT plans but does not run them yet; it runs the same graphs "
-            "on ONNX Runtime: use --backend onnxruntime"
-        )
     import torch
 
-    if device == "auto":
-        usable = torch.cuda.is_available() and _offers_cuda()
-        chosen = torch.device("cuda" if usable else "cpu")
-        reason = "a CUDA GPU was found" if usable else "no CUDA GPU was found"
-    else:
-        chosen, reason = _parse_device(device), f"{device} was asked for"
-    return BackendChoice(backend=Backend.ONNXRUNTIME, device=chosen, reason=reason)
+    asked = None if device == "auto" else _parse_device(device)
+    has_gpu = torch.cuda.is_available()
+    on_gpu = has_gpu if asked is None else asked.type == "cuda"
+    where = asked or torch.device("cuda" if has_gpu else "cpu")
+    found = f"{device} was asked for" if asked else "a CUDA GPU was found" if has_gpu else "no CUDA GPU was found"
+    if backend is Backend.TENSORRT and not on_gpu:
+        raise EngineError(f"TensorRT plans run on a CUDA GPU: {found}. Use --backend onnxruntime.")
+    why_no_plans = ""
+    if backend is not Backend.ONNXRUNTIME and on_gpu:
+        plans, why_no_plans = _plans_for(bundle, where)
+        if plans is not None:
+            return BackendChoice(backend=Backend.TENSORRT, device=where, reason=f"{found}, {plans}", plans=plans)
+        if backend is Backend.TENSORRT:
+            raise EngineError(why_no_plans)
+    if asked is None and on_gpu and not _offers_cuda():
+        where, found = torch.device("cpu"), "this ONNX Runtime has no CUDA provider"
+    reason = "; ".join(filter(None, (found, why_no_plans)))
+    return BackendChoice(backend=Backend.ONNXRUNTIME, device=where, reason=reason)
 
 
-def open_engine(bundle: Bundle, name: GraphName, choice: BackendChoice) -> Engine:
-    """Verify one graph of a bundle and open it.
+def open_backend(bundle: Bundle, choice: BackendChoice, options: EngineOptions) -> EngineOpener:
+    """Check what is about to run, and get ready to open it.
 
     Raises:
-        BundleError: The graph or its weights are missing or were changed.
-        EngineError: The engine cannot be opened.
+        BundleError: A plan is missing or was changed.
+        EngineError: It cannot run here.
+        DeviceMemoryError: The GPU has no room for it.
     """
-    from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
+    if choice.plans is not None:
+        from vcut_trt.engines.openers import open_plans
 
-    path = bundle.verify_graph(name)
+        return open_plans(bundle, choice.plans, choice.device, options)
+
+    from vcut_trt.engines.openers import OnnxRuntimeOpener
+
+    # ONNX Runtime does not say beforehand what a graph needs: `auto` begins with all of them resident.
+    return OnnxRuntimeOpener(bundle, choice.device, layouts(options.residency)[0], cuda_graphs=options.cuda_graphs)
+
+
+def graph_spec(bundle: Bundle, name: GraphName) -> GraphSpec:
+    """The inputs and outputs of one graph of a bundle."""
     graph = bundle.manifest.graphs[name]
-    return OnnxRuntimeEngine(path, GraphSpec(inputs=graph.inputs, outputs=graph.outputs), choice.device)
+    return GraphSpec(inputs=graph.inputs, outputs=graph.outputs)
+
+
+def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
+    """The next layout after `layout` that `residency` allows; None if there is none."""
+    rest = LAYOUTS[LAYOUTS.index(layout) + 1 :]
+    allowed = layouts(residency)
+    return next((leaner for leaner in rest if leaner in allowed), None)
+
+
+def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, str]:
+    """The plans that can run on a GPU, or why none can."""
+    from vcut_trt.engines.gpu import describe_gpu
+    from vcut_trt.engines.plan_choice import find_plans, flavours_of, why_not
+
+    gpu, reasons = describe_gpu(device), []
+    # one TensorRT at a time: two of them need not get along in one process
+    for installed in map(installed_version, flavours_of(bundle, gpu)):
+        try:
+            plans = find_plans(bundle, gpu, installed)
+        except EngineError as error:
+            return None, str(error)
+        reason = why_not(bundle, plans, gpu, installed)
+        if reason is None:
+            return plans, ""
+        reasons.append(reason)
+    return None, reasons[0]
+
+
+def installed_version(flavour: Flavour | None) -> Installed:
+    """The exact version of a TensorRT, if it can be loaded here."""
+    from vcut_trt.engines.tensorrt_module import installed, load
+
+    if flavour is None or not installed(flavour):
+        return {}
+    try:
+        return {flavour: str(load(flavour).__version__)}
+    except BuildError as error:
+        logger.warning("%s", error)
+        return {}
 
 
 def _offers_cuda() -> bool:

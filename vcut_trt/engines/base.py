@@ -1,16 +1,31 @@
-"""What an engine is: something that runs one graph on torch tensors, whatever executes it."""
+"""What an engine is: something that runs one graph on torch tensors, whatever executes it.
+
+    bind      tensors ─► a launch: one run of the graph on exactly these tensors, as often as it is called
+    call      bind to new tensors, launch once: for single runs
+
+A launch only enqueues. Its addresses never change, so that a CUDA graph of it stays valid.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
-from vcut_trt.spec import TensorSpec
+from vcut_trt.spec import GraphSpec, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+Launch = Callable[[], None]
+"""Enqueues one run on the current stream, which must be the workspace's. Raises EngineError if the engine is closed."""
 
 
 class Engine(Protocol):
@@ -24,13 +39,16 @@ class Engine(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    device: torch.device
+    workspace: Workspace
+
+    def bind(self, tensors: Mapping[str, Tensor]) -> Launch:
+        """A launch that reads its inputs from `tensors` and writes its outputs to them, now and at every later call."""
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Run the graph once."""
+        """Run the graph once and wait for it."""
 
     def close(self) -> None:
-        """Free what the engine holds. It cannot be called afterwards."""
+        """Free what the engine holds. Neither it nor its launches can be called afterwards."""
 
     def __enter__(self) -> Engine:
         """Open the context."""
@@ -41,20 +59,126 @@ class Engine(Protocol):
         """Close the engine."""
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """The torch type of a TensorSpec's `dtype`."""
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype), name
-    return dtype
+class BaseEngine(ABC):
+    """What all engines share: the checks, and calls in terms of `bind`."""
+
+    def __init__(self, spec: GraphSpec, workspace: Workspace) -> None:
+        self.inputs = spec.inputs
+        self.outputs = spec.outputs
+        self.workspace = workspace
+        self._closed = False
+        self._launches: WeakSet[_ClosableLaunch] = WeakSet()
+
+    def bind(self, tensors: Mapping[str, Tensor]) -> Launch:
+        """See `Engine.bind`.
+
+        Raises:
+            EngineError: A tensor is not one of the graph's, not contiguous, or not aligned to 256 bytes.
+        """
+        self._check_open()
+        check_tensors((*self.inputs, *self.outputs), tensors, self.workspace.device)
+        for name, tensor in tensors.items():
+            if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT_BYTES:
+                raise EngineError(
+                    f"`{name}` must be contiguous and begin at a multiple of {ALIGNMENT_BYTES} bytes to be bound; "
+                    "`Workspace.empty` makes such tensors"
+                )
+        launch = _ClosableLaunch(self._bind(dict(tensors)))
+        self._launches.add(launch)
+        return launch
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """See `Engine.__call__`."""
+        self._check_open()
+        check_tensors(self.inputs, tensors, self.workspace.device)
+        with torch.inference_mode(), self.workspace.running():
+            bound = {spec.name: self.workspace.empty_like_spec(spec) for spec in (*self.inputs, *self.outputs)}
+            for name, tensor in tensors.items():
+                bound[name].copy_(tensor)
+            self.bind(bound)()
+            self.workspace.synchronize()  # the launch and what it holds are gone after this
+        return {spec.name: bound[spec.name] for spec in self.outputs}
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        if not self._closed:
+            self._closed = True
+            self.workspace.synchronize()
+            for launch in self._launches:
+                launch.close()
+            self._free()
+            self.workspace.give_up(self)
+
+    @abstractmethod
+    def _bind(self, tensors: dict[str, Tensor]) -> Launch:
+        """What a launch runs, on tensors that were checked."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Let go of everything."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("this engine is closed")
+
+    def __enter__(self) -> Engine:
+        """Open the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
 
 
-def check_tensors(inputs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:
+class _ClosableLaunch:
+    """A launch that lets go of what it holds when its engine is closed, whoever still holds the launch."""
+
+    def __init__(self, run: Launch) -> None:
+        self._run: Launch | None = run
+
+    def __call__(self) -> None:
+        if self._run is None:
+            raise EngineError("this engine is closed")
+        self._run()
+
+    def close(self) -> None:
+        self._run = None
+
+
+class CapturedLaunch:
+    """A launch that runs eagerly at first, is captured in a CUDA graph at its second call, and replayed from then on.
+
+    The first run is the warm-up that capture needs: it loads modules and allocates what is allocated lazily. A launch
+    that CUDA cannot capture goes on eagerly, with one message.
+    """
+
+    def __init__(self, run: Launch, capture: Callable[[Launch], Launch], name: str) -> None:
+        self._run = run
+        self._capture: Callable[[Launch], Launch] | None = capture  # None: captured, or known not to be capturable
+        self._name = name
+        self._is_warm = False
+
+    def __call__(self) -> None:
+        """Enqueue one run."""
+        if self._is_warm and self._capture is not None:
+            capture, self._capture = self._capture, None
+            try:
+                self._run = capture(self._run)
+            except RuntimeError as error:
+                logger.warning("%s runs without a CUDA graph: %s", self._name, str(error).splitlines()[0])
+        self._run()
+        self._is_warm = True
+
+
+def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:
     """Compare the tensors of a call with what the graph takes.
 
     Raises:
         EngineError: They differ; the message says what was expected and what came.
     """
-    expected = {spec.name for spec in inputs}
+    expected = {spec.name for spec in specs}
     missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
     if missing or unknown:
         raise EngineError(
@@ -62,7 +186,7 @@ def check_tensors(inputs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor],
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
-    for spec in inputs:
+    for spec in specs:
         tensor = tensors[spec.name]
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
         if shape != spec.shape or dtype != spec.dtype:
@@ -70,5 +194,5 @@ def check_tensors(inputs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor],
                 f"`{spec.name}` is {shape} {dtype}; this engine takes {spec.shape} {spec.dtype}. Shapes are fixed at "
                 "export: choose them with --frames, --height, --width and --videos."
             )
-        if tensor.device.type != device.type or (device.index is not None and tensor.device.index != device.index):
+        if tensor.device != device:
             raise EngineError(f"`{spec.name}` is on {tensor.device}; this engine runs on {device}")

@@ -1,45 +1,68 @@
-"""An engine that runs a graph's PyTorch module: the reference that the others are compared with."""
+"""An engine that runs a graph's PyTorch module: the reference of every comparison, and VCUT on cards without plans."""
 
 from __future__ import annotations
 
-from types import TracebackType
+from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vcut_trt.engines.base import check_tensors
-from vcut_trt.errors import EngineError
+from vcut_trt.engines.base import BaseEngine, CapturedLaunch, Launch
+from vcut_trt.engines.workspace import Workspace, out_of_memory
+from vcut_trt.errors import ConfigError
 from vcut_trt.spec import GraphSpec
 
 
-class TorchEngine:
-    """`module` with a graph's inputs and outputs. See `base.Engine`."""
+class Execution(str, Enum):
+    """How PyTorch runs a module."""
 
-    def __init__(self, module: nn.Module, spec: GraphSpec, device: torch.device) -> None:
-        self.inputs = spec.inputs
-        self.outputs = spec.outputs
-        self.device = device
-        self._module: nn.Module | None = module.to(device).eval()
+    EAGER = "eager"
+    COMPILED = "compiled"  # torch.compile, once per process: minutes at full size
+    CAPTURED = "captured"  # eager, replayed from a CUDA graph after the first video's first steps
+    COMPILED_CAPTURED = "compiled-captured"  # both
 
-    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Run the module, without gradients."""
-        if self._module is None:
-            raise EngineError("this engine is closed")
-        check_tensors(self.inputs, tensors, self.device)
-        with torch.inference_mode():
-            output = self._module(*(tensors[spec.name] for spec in self.inputs))
-        return {self.outputs[0].name: output}
+    @property
+    def compiles(self) -> bool:
+        """Whether torch.compile generates the kernels."""
+        return self in (Execution.COMPILED, Execution.COMPILED_CAPTURED)
 
-    def close(self) -> None:
-        """Let go of the module."""
-        self._module = None
+    @property
+    def captures(self) -> bool:
+        """Whether a CUDA graph replays them."""
+        return self in (Execution.CAPTURED, Execution.COMPILED_CAPTURED)
 
-    def __enter__(self) -> TorchEngine:
-        """Open the context."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+class TorchEngine(BaseEngine):
+    """`module` with a graph's inputs and outputs. See `base.Engine`.
+
+    Raises:
+        ConfigError: A CUDA graph was asked for on another device.
+        DeviceMemoryError: The GPU has no room for the module.
+    """
+
+    def __init__(
+        self, module: nn.Module, spec: GraphSpec, workspace: Workspace, execution: Execution = Execution.EAGER
     ) -> None:
-        """Close the engine."""
-        self.close()
+        super().__init__(spec, workspace)
+        if execution.captures and workspace.device.type != "cuda":
+            raise ConfigError(f"execution {execution.value!r} needs a CUDA GPU; use eager or compiled")
+        self._captures = execution.captures
+        with out_of_memory("a module's weights"):
+            placed = module.to(workspace.device).eval()
+        self._module: Any = torch.compile(placed, dynamic=False) if execution.compiles else placed
+
+    def _bind(self, tensors: dict[str, Tensor]) -> Launch:
+        arguments = tuple(tensors[spec.name] for spec in self.inputs)
+        output = tensors[self.outputs[0].name]
+
+        def run() -> None:
+            with torch.inference_mode(), out_of_memory("a module's activations"):
+                output.copy_(self._module(*arguments))
+
+        if not self._captures:
+            return run
+        return CapturedLaunch(run, self.workspace.capture, self.outputs[0].name)
+
+    def _free(self) -> None:
+        self._module = None

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.base import Engine, torch_dtype
 from vcut_trt.errors import ConfigError, ImageError
+from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.image import to_rgb
-from vcut_trt.spec import CLIP_SIZE, GraphName, Precision, VideoSpec
+from vcut_trt.spec import CLIP_SIZE, GraphName, VideoSpec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,43 +128,41 @@ class ImagePreprocessor:
 
 
 def encode_images(
-    engines: Mapping[GraphName, Engine],
+    encoders: Mapping[GraphName, BoundGraph],
     pixels: tuple[Tensor, Tensor],
     conditions: MicroConditions,
     *,
-    precision: Precision,
+    device: torch.device,
     videos_per_image: int,
     generator: torch.Generator | list[torch.Generator] | None,
 ) -> Conditioning:
     """Run both encoders for V = n · videos_per_image videos; image k makes videos k·m … k·m + m − 1.
 
     Args:
-        engines: At least the two encoders, made for V videos.
+        encoders: `image_encoder` and `vae_encoder`, made for V videos.
         pixels: What `ImagePreprocessor` made of n images.
         conditions: The numbers beside the image.
-        precision: The bundle's.
+        device: Where the encoders run.
         videos_per_image: m.
         generator: Draws the noise on the image; advanced by (n, 3, H, W) fp32 numbers.
     """
     from diffusers.utils.torch_utils import randn_tensor
 
     pixel_values, image = pixels
-    device = engines[GraphName.IMAGE_ENCODER].device
-    dtype = torch_dtype(precision.dtype)
     noise = randn_tensor(tuple(image.shape), generator=generator, device=device, dtype=image.dtype)
     noisy = image.to(device) + conditions.noise_aug_strength * noise
 
     def per_video(tensor: Tensor) -> Tensor:
         return tensor.repeat_interleave(videos_per_image, dim=0)
 
-    projection = engines[GraphName.IMAGE_ENCODER](pixel_values=per_video(pixel_values).to(device, dtype))
-    latents = engines[GraphName.VAE_ENCODER](image=per_video(noisy))
+    projection = encoders[GraphName.IMAGE_ENCODER](pixel_values=per_video(pixel_values))
+    latents = encoders[GraphName.VAE_ENCODER](image=per_video(noisy))
     time_ids = [conditions.fps - 1, conditions.motion_bucket_id, conditions.noise_aug_strength]
     added_time_ids = torch.tensor([time_ids], dtype=torch.float32, device=device)
     return Conditioning(
-        image_latents=latents["image_latents"],
-        image_projection=projection["image_projection"],
-        added_time_ids=added_time_ids.repeat(len(latents["image_latents"]), 1),
+        image_latents=latents,
+        image_projection=projection,
+        added_time_ids=added_time_ids.repeat(len(latents), 1),
     )
 
 

@@ -1,6 +1,14 @@
 """Denoisers: one step of the denoising loop, `(latents, step) → latents`. Steps count from 1.
 
-The loop never learns about cuts: `CutDenoiser` holds two denoisers and is one.
+    StepEngines     both UNet engines, bound once to the tensors that they share
+    EngineDenoiser  every step on one of them
+    CutDenoiser     each step on the engine of its stage: the loop never learns about cuts
+
+                  ┌── latents a ──► unet ──► latents b ──┐        the next step goes the other way: each engine has one
+                  └───────────◄─────────────◄────────────┘        launch for each direction
+
+A step copies its two sigmas into their slots, 512 bytes on the device, and launches. No address ever moves: a CUDA
+graph has its addresses baked in, and TensorRT asks for multiples of 256 bytes, which a table of sigmas is not.
 """
 
 from __future__ import annotations
@@ -8,40 +16,90 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from vcut_trt.engines.base import Engine
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES
+from vcut_trt.memory import UNETS
+from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.schedule import CutSchedule, Stage
+from vcut_trt.spec import GraphName, TensorSpec
+
+PER_SLOT = ALIGNMENT_BYTES // torch.float32.itemsize  # each sigma begins at a multiple of 256 bytes
+PER_STEP = ("latents", "next_latents", "sigma", "sigma_next")
 
 
 class Denoiser(Protocol):
     """One step of the loop."""
 
     def __call__(self, latents: Tensor, step: int) -> Tensor:
-        """Latents (V, F, 4, h, w), fp32, before step `step` → after it."""
+        """Latents (V, F, 4, h, w), fp32, before step `step` → after it; they hold until the step after the next."""
+
+
+class _LoopTensors:
+    """What the two UNet engines share: latents, sigmas, and the constants of the same name and shape."""
+
+    def __init__(self, engine: Engine) -> None:
+        specs = {spec.name: spec for spec in engine.inputs}
+        self._workspace = engine.workspace
+        self.latents = (self._empty(specs["latents"]), self._empty(specs["latents"]))
+        self.sigmas = engine.workspace.empty((2, PER_SLOT), torch.float32)
+        self._constants: dict[TensorSpec, Tensor] = {}
+
+    def constants(self, engine: Engine) -> dict[str, Tensor]:
+        """The inputs of `engine` that stay the same for a whole video."""
+        for spec in engine.inputs:
+            if spec.name not in PER_STEP and spec not in self._constants:
+                self._constants[spec] = self._empty(spec)
+        return {spec.name: self._constants[spec] for spec in engine.inputs if spec.name not in PER_STEP}
+
+    def _empty(self, spec: TensorSpec) -> Tensor:
+        return self._workspace.empty_like_spec(spec)
 
 
 class EngineDenoiser:
     """Runs every step on one UNet engine.
 
     Args:
-        engine: `unet_cfg` or `unet_single`.
-        constants: The inputs that stay the same for the whole video.
-        sigmas: (N + 1,) fp32 on the engine's device; the scheduler's, the last one included.
+        name: `unet_cfg` or `unet_single`.
+        engine: Its engine.
+        tensors: Shared with the other one.
     """
 
-    def __init__(self, engine: Engine, constants: Mapping[str, Tensor], sigmas: Tensor) -> None:
-        self._engine = engine
-        self._constants = dict(constants)
-        self._sigmas = sigmas.unbind()
+    def __init__(self, name: GraphName, engine: Engine, tensors: _LoopTensors) -> None:
+        self._name = name.value
+        self._latents = tensors.latents
+        self._slots = tensors.sigmas
+        self._constants = tensors.constants(engine)
+        self._sigmas: tuple[Tensor, ...] = ()
+        bound = {**self._constants, "sigma": tensors.sigmas[0, 0], "sigma_next": tensors.sigmas[1, 0]}
+        a, b = tensors.latents
+        self._forth = engine.bind({**bound, "latents": a, "next_latents": b})
+        self._back = engine.bind({**bound, "latents": b, "next_latents": a})
+
+    def begin(self, constants: Mapping[str, Tensor], sigmas: tuple[Tensor, ...]) -> EngineDenoiser:
+        """Take over a video's constants, and the pairs of sigmas of its steps."""
+        assert constants.keys() == self._constants.keys(), (constants.keys(), self._constants.keys())
+        for name, tensor in constants.items():
+            assert tensor.shape == self._constants[name].shape, (name, tensor.shape, self._constants[name].shape)
+            self._constants[name].copy_(tensor)
+        self._sigmas = sigmas
+        return self
 
     def __call__(self, latents: Tensor, step: int) -> Tensor:
-        """Run one step."""
-        outputs = self._engine(
-            latents=latents, sigma=self._sigmas[step - 1], sigma_next=self._sigmas[step], **self._constants
-        )
-        return outputs["next_latents"]
+        """Run one step. Latents that are not of this loop (the first, or a callback's) are copied in."""
+        a, b = self._latents
+        with annotate("engine: %s", self._name):
+            self._slots.copy_(self._sigmas[step - 1])
+            if latents is b:
+                self._back()
+                return a
+            if latents is not a:
+                a.copy_(latents)
+            self._forth()
+            return b
 
 
 class CutDenoiser:
@@ -54,5 +112,43 @@ class CutDenoiser:
     def __call__(self, latents: Tensor, step: int) -> Tensor:
         """Run one step in the stage that it belongs to."""
         stage = self._schedule.stage(step)
-        with annotate(f"step {step}: {stage.value}"):
+        with annotate("step %d: %s", step, stage.value):
             return self._by_stage[stage](latents, step)
+
+
+class StepEngines:
+    """Both UNet engines, ready for one video after the other.
+
+    Raises:
+        DeviceMemoryError: The GPU has no room for the loop's tensors.
+    """
+
+    def __init__(self, engines: Mapping[GraphName, Engine]) -> None:
+        tensors = _LoopTensors(engines[GraphName.UNET_SINGLE])
+        self._guided, self._single = (EngineDenoiser(name, engines[name], tensors) for name in UNETS)
+
+    def denoiser(
+        self, conditioning: Conditioning, sigmas: Tensor, schedule: CutSchedule, guidance_scale: Tensor | None
+    ) -> Denoiser:
+        """The denoiser of one video; it ends the one before.
+
+        Args:
+            conditioning: What the video is conditioned on.
+            sigmas: (N + 1,) fp32 on the engines' device; the scheduler's, the last one included.
+            schedule: Which engine runs which step.
+            guidance_scale: (F) fp32; None: no step is guided.
+        """
+        pairs = _sigma_pairs(sigmas)
+        if guidance_scale is None:
+            return self._single.begin(conditioning.conditional, pairs)
+        return CutDenoiser(
+            binding=self._guided.begin(conditioning.binding(guidance_scale), pairs),
+            improvement=self._single.begin(conditioning.improvement, pairs),
+            schedule=schedule,
+        )
+
+
+def _sigma_pairs(sigmas: Tensor) -> tuple[Tensor, ...]:
+    """σ and σ' of every step, each (2, 64): in the layout of the slots, so that one copy moves both."""
+    pairs = torch.stack([sigmas[:-1], sigmas[1:]], dim=1)
+    return pairs.unsqueeze(2).repeat(1, 1, PER_SLOT).unbind()

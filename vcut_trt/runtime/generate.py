@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import BackendChoice
+from vcut_trt.engines.backends import BackendChoice, EngineOptions
 from vcut_trt.errors import ConfigError
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.image import Fit, fit_image, load_image
@@ -55,7 +55,11 @@ class Generated:
 
 
 def generate_videos(
-    bundle: Bundle, config: GenerateConfig, choice: BackendChoice, progress: Progress = SILENT
+    bundle: Bundle,
+    config: GenerateConfig,
+    choice: BackendChoice,
+    options: EngineOptions,
+    progress: Progress = SILENT,
 ) -> Generated:
     """Animate one image: as many videos as the bundle makes at a time, each from noise of its own.
 
@@ -68,14 +72,14 @@ def generate_videos(
     video, steps = bundle.manifest.video, config.schedule.num_inference_steps
     picture = fit_image(load_image(config.image), width=video.width, height=video.height, fit=config.fit)
     with progress.stage("open engines"):
-        pipeline = VCutPipeline.from_bundle(bundle, backend=choice.backend, device=str(choice.device))
+        pipeline = VCutPipeline.from_choice(bundle, choice, options)
     start = time.monotonic()
     title = f"denoise, cut at step {config.schedule.cut_step} of {steps}, and decode"
     with pipeline, progress.stage(title) as advance:
 
-        def report(_pipeline: VCutPipeline, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def report(_pipeline: VCutPipeline, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
             advance(index + 1, steps)
-            return tensors
+            return {}
 
         clips = pipeline(
             picture,
@@ -89,6 +93,7 @@ def generate_videos(
             num_videos_per_prompt=video.videos,
             generator=torch.Generator().manual_seed(config.seed),
             callback_on_step_end=report,
+            callback_on_step_end_tensor_inputs=(),
         ).frames
     seconds = time.monotonic() - start
     paths = _paths(config.output, len(clips))

@@ -2,6 +2,10 @@
 
 It takes the arguments of diffusers' StableVideoDiffusionPipeline under the same names, with the same defaults and the
 same order of random numbers, so that it drops in; and `cut_step`.
+
+    condition    image_encoder, vae_encoder       once a video
+    denoise      unet_cfg, then unet_single       N steps, nothing but enqueues: the host never waits for the GPU
+    decode       vae_decoder                      a few frames at a time
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,11 +25,17 @@ import torch
 from torch import Tensor
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, choose_backend, open_engine
-from vcut_trt.engines.base import Engine, torch_dtype
+from vcut_trt.engines.backends import Backend, BackendChoice, EngineOptions, choose_backend, open_backend
+from vcut_trt.engines.base import Engine
+from vcut_trt.engines.openers import OpenEngines
+from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import BundleError, ConfigError
-from vcut_trt.runtime.conditioning import Conditioning, ImagePreprocessor, MicroConditions, encode_images
-from vcut_trt.runtime.denoiser import CutDenoiser, Denoiser, EngineDenoiser
+from vcut_trt.memory import DECODER, ENCODERS, UNETS, Residency
+from vcut_trt.runtime.bound_graph import BoundGraph
+from vcut_trt.runtime.conditioning import ImagePreprocessor, MicroConditions, encode_images
+from vcut_trt.runtime.denoiser import StepEngines
+from vcut_trt.runtime.engine_set import EngineSet
+from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.schedule import CutSchedule
 from vcut_trt.spec import LATENT_CHANNELS, GraphName, Precision, VideoSpec
@@ -44,8 +55,10 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 class VCutPipeline:
     """Image-to-video with a cut. Close it, or use it in a `with` block, to free its engines.
 
+    Calls from several threads wait for each other: the engines share their tensors.
+
     Args:
-        engines: One engine a graph, all on one device.
+        engines: The engines of the five graphs.
         video: The size of what the engines make.
         precision: The bundle's.
         scheduler: A v-prediction Euler scheduler with continuous timesteps; copied for every video.
@@ -55,7 +68,7 @@ class VCutPipeline:
 
     def __init__(
         self,
-        engines: Mapping[GraphName, Engine],
+        engines: EngineSet,
         *,
         video: VideoSpec,
         precision: Precision,
@@ -63,69 +76,111 @@ class VCutPipeline:
         preprocessor: ImagePreprocessor,
         default_cut_step: int,
     ) -> None:
-        self._engines = dict(engines)
+        self._engines = engines
         self.video = video
         self.precision = precision
         self.scheduler = scheduler
         self.default_cut_step = default_cut_step
         self._preprocessor = preprocessor
+        self._lock = threading.RLock()
+        self._is_running = False
 
     @classmethod
     def from_bundle(
-        cls, bundle: str | Path | Bundle, *, backend: Backend | str = Backend.AUTO, device: str = "auto"
+        cls,
+        bundle: str | Path | Bundle,
+        *,
+        backend: Backend | str = Backend.AUTO,
+        device: str = "auto",
+        residency: Residency | str = Residency.AUTO,
+        cuda_graphs: bool = True,
     ) -> VCutPipeline:
         """Open a bundle's five graphs.
 
         Args:
             bundle: A bundle, or its folder.
-            backend: `auto` takes the fastest that can run here.
+            backend: `auto` takes TensorRT where the bundle has plans for this GPU, else ONNX Runtime.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            residency: `resident` keeps all engines loaded, `staged` loads each stage's when its turn comes; `auto`
+                takes what the GPU's free memory has room for.
+            cuda_graphs: Whether launches are replayed from CUDA graphs, where that can be.
 
         Raises:
             BundleError: There is no bundle, or a file of it is missing or was changed.
-            EngineError: The backend cannot run here.
+            EngineError: The backend cannot run here; DeviceMemoryError where the GPU has no room.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-        choice = choose_backend(Backend(backend), device)
+        choice = choose_backend(opened, Backend(backend), device)
         logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
-        with ExitStack() as stack:
-            engines = {name: stack.enter_context(open_engine(opened, name, choice)) for name in GraphName}
-            pipeline = cls.from_engines(opened, engines)
-            stack.pop_all()  # from here on the pipeline closes them
-        return pipeline
+        return cls.from_choice(opened, choice, EngineOptions(residency=Residency(residency), cuda_graphs=cuda_graphs))
+
+    @classmethod
+    def from_choice(cls, bundle: Bundle, choice: BackendChoice, options: EngineOptions) -> VCutPipeline:
+        """Open a bundle's five graphs on the backend that `choose_backend` chose. See `from_bundle`."""
+        return cls._over(bundle, EngineSet(open_backend(bundle, choice, options), options.residency))
 
     @classmethod
     def from_engines(cls, bundle: Bundle, engines: Mapping[GraphName, Engine]) -> VCutPipeline:
-        """A pipeline over engines that are open already, with a bundle's scheduler and sizes."""
+        """A pipeline over engines that are open already, in one workspace, with a bundle's scheduler and sizes."""
+        return cls._over(bundle, EngineSet(OpenEngines(engines), Residency.RESIDENT))
+
+    @classmethod
+    def from_configs(
+        cls, folder: Path, engines: EngineSet, *, video: VideoSpec, precision: Precision, default_cut_step: int
+    ) -> VCutPipeline:
+        """A pipeline with the scheduler and the feature extractor that lie in `folder`, in diffusers' layout.
+
+        Raises:
+            BundleError: They cannot be used.
+        """
         from diffusers import EulerDiscreteScheduler
 
-        bundle.verify_configs()
-        manifest = bundle.manifest
-        extractor = bundle.root / "feature_extractor" / "preprocessor_config.json"
+        extractor = folder / "feature_extractor" / "preprocessor_config.json"
         try:
-            scheduler = EulerDiscreteScheduler.from_pretrained(bundle.root / "scheduler", local_files_only=True)
+            scheduler = EulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
             config = json.loads(extractor.read_text(encoding="utf-8"))
-            preprocessor = ImagePreprocessor(manifest.video, mean=config["image_mean"], std=config["image_std"])
+            preprocessor = ImagePreprocessor(video, mean=config["image_mean"], std=config["image_std"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{bundle.root} has an unusable scheduler or feature extractor: {error}") from error
+            raise BundleError(f"{folder} has an unusable scheduler or feature extractor: {error}") from error
         return cls(
             engines,
-            video=manifest.video,
-            precision=manifest.precision,
+            video=video,
+            precision=precision,
             scheduler=scheduler,
             preprocessor=preprocessor,
-            default_cut_step=manifest.cut_step,
+            default_cut_step=default_cut_step,
         )
+
+    @classmethod
+    def _over(cls, bundle: Bundle, engines: EngineSet) -> VCutPipeline:
+        manifest = bundle.manifest
+        try:
+            bundle.verify_configs()
+            return cls.from_configs(
+                bundle.root,
+                engines,
+                video=manifest.video,
+                precision=manifest.precision,
+                default_cut_step=manifest.cut_step,
+            )
+        except BaseException:
+            engines.close()
+            raise
 
     @property
     def device(self) -> torch.device:
         """Where the engines run."""
-        return self._engines[GraphName.UNET_SINGLE].device
+        return self._engines.workspace.device
+
+    @property
+    def residency(self) -> Residency:
+        """Which engines are loaded at the same time: `resident` or `staged`."""
+        return self._engines.layout.residency
 
     def close(self) -> None:
-        """Free the engines."""
-        for engine in self._engines.values():
-            engine.close()
+        """Free the engines, after a video that another thread is making."""
+        with self._lock:
+            self._engines.close()
 
     def __enter__(self) -> VCutPipeline:
         """Open the context."""
@@ -185,7 +240,8 @@ class VCutPipeline:
             output_type: `pil`, `np`, `pt` or `latent`.
             callback_on_step_end: Called with this pipeline, the step from 0, the timestep and a dict of tensors; it may
                 return a dict with other `latents`.
-            callback_on_step_end_tensor_inputs: Names of those tensors: `latents`.
+            callback_on_step_end_tensor_inputs: Names of those tensors: `latents`, copied for the callback; with none,
+                nothing is copied.
             return_dict: Whether to wrap the frames in diffusers' output class.
             cut_step: c, the first step without guidance, from 1; N + 1 never cuts. By default the bundle's, scaled.
 
@@ -196,6 +252,8 @@ class VCutPipeline:
         Raises:
             ConfigError: An argument is out of range or not the bundle's.
             ImageError: The image cannot be used.
+            NotFiniteError: Numbers overflowed; the message names the step and a remedy.
+            DeviceMemoryError: The GPU has no room for the video.
         """
         self._check_fixed(
             height=(height, self.video.height),
@@ -207,30 +265,74 @@ class VCutPipeline:
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
         scheduler = self._scheduler(num_inference_steps, sigmas)
         schedule = self._schedule(len(scheduler.timesteps), cut_step)
+        guidance_scale = self._guidance(min_guidance_scale, max_guidance_scale)
+        after_step = self._after_step(callback_on_step_end, tuple(callback_on_step_end_tensor_inputs))
+        pixels = self._preprocessor(image)
+        self._check_videos(len(pixels[0]), num_videos_per_prompt)
 
-        with annotate("condition"):
-            pixels = self._preprocessor(image)
-            self._check_videos(len(pixels[0]), num_videos_per_prompt)
-            conditioning = encode_images(
-                self._engines,
-                pixels,
-                conditions,
-                precision=self.precision,
-                videos_per_image=num_videos_per_prompt,
-                generator=generator,
-            )
-        latents = self._initial_latents(latents, generator, scheduler)
-        denoiser = self._denoiser(
-            conditioning, scheduler.sigmas, schedule, self._guidance(min_guidance_scale, max_guidance_scale)
-        )
-        for index, timestep in enumerate(scheduler.timesteps):
-            latents = denoiser(latents, index + 1)
-            if callback_on_step_end is not None:
-                replaced = callback_on_step_end(self, index, timestep, {"latents": latents})
-                latents = (replaced or {}).get("latents", latents)
-
-        frames = latents if output_type == "latent" else self._decode(latents, output_type)
+        with (
+            self._exclusively(),
+            annotate("pipeline: %d steps, cut at %d", len(scheduler.timesteps), schedule.cut_step),
+        ):
+            guard = FiniteGuard(schedule, self.device)
+            with annotate("stage: condition"):
+                conditioning = encode_images(
+                    self._engines.stage(ENCODERS, _bind_all),
+                    pixels,
+                    conditions,
+                    device=self.device,
+                    videos_per_image=num_videos_per_prompt,
+                    generator=generator,
+                )
+                latents = self._initial_latents(latents, generator, scheduler)
+                guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
+            with annotate("stage: denoise"):
+                denoiser = self._engines.stage(UNETS, StepEngines).denoiser(
+                    conditioning, scheduler.sigmas.to(self.device, torch.float32), schedule, guidance_scale
+                )
+                for index, timestep in enumerate(scheduler.timesteps):
+                    latents = denoiser(latents, index + 1)
+                    guard.note_step(index + 1, latents)
+                    latents = after_step(index, timestep, latents)
+            with annotate("stage: decode"):
+                frames = latents.clone() if output_type == "latent" else self._decode(latents, guard)
+            guard.check(self.precision)
+            if output_type != "latent":
+                frames = self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
         return self._output(frames) if return_dict else frames
+
+    def _after_step(
+        self, callback: StepCallback | None, shown: tuple[str, ...]
+    ) -> Callable[[int, Any, Tensor], Tensor]:
+        """What happens between two steps: nothing, or the user's callback.
+
+        A callback gets a copy of the latents, which it may keep or change in place: the loop goes on with that copy.
+        """
+        if callback is None:
+            return lambda _index, _timestep, latents: latents
+
+        def call_back(index: int, timestep: Any, latents: Tensor) -> Tensor:
+            tensors = {name: latents.clone() for name in shown}
+            replaced = callback(self, index, timestep, tensors) or {}
+            chosen = replaced.get("latents", tensors.get("latents", latents))
+            if tuple(chosen.shape) != tuple(latents.shape):
+                raise ConfigError(f"a callback gave back latents {tuple(chosen.shape)}, not {tuple(latents.shape)}")
+            return chosen
+
+        return call_back
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """One video at a time, on the engines' stream."""
+        with self._lock:
+            if self._is_running:
+                raise ConfigError("a pipeline cannot be called from its own callback; its engines are at work")
+            self._is_running = True
+            try:
+                with self._engines.workspace.running(), out_of_memory("the tensors of a video"):
+                    yield
+            finally:
+                self._is_running = False
 
     def _scheduler(self, num_inference_steps: int, sigmas: list[float] | None) -> EulerDiscreteScheduler:
         """A scheduler of this video's own, with its steps set."""
@@ -275,27 +377,16 @@ class VCutPipeline:
             raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {shape}")
         return latents.to(self.device, torch.float32) * scheduler.init_noise_sigma
 
-    def _denoiser(
-        self, conditioning: Conditioning, sigmas: Tensor, schedule: CutSchedule, guidance_scale: Tensor | None
-    ) -> Denoiser:
-        sigmas = sigmas.to(self.device, torch.float32)
-        single, guided = self._engines[GraphName.UNET_SINGLE], self._engines[GraphName.UNET_CFG]
-        if guidance_scale is None:
-            return EngineDenoiser(single, conditioning.conditional, sigmas)
-        return CutDenoiser(
-            binding=EngineDenoiser(guided, conditioning.binding(guidance_scale), sigmas),
-            improvement=EngineDenoiser(single, conditioning.improvement, sigmas),
-            schedule=schedule,
-        )
-
-    def _decode(self, latents: Tensor, output_type: str) -> Any:
-        """Frames of (V, F, 4, h, w), decoded a chunk at a time; a chunk never spans two videos."""
-        decoder = self._engines[GraphName.VAE_DECODER]
-        with annotate("decode"):
-            chunks = torch.split(latents.flatten(0, 1), self.video.decode_chunk)
-            frames = torch.cat([decoder(latents=chunk)["frames"].float() for chunk in chunks])
-            frames = frames.reshape(self.video.videos, self.video.frames, *frames.shape[1:]).transpose(1, 2)
-            return self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
+    def _decode(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
+        """Frames (V, 3, F, H, W), fp32, of (V, F, 4, h, w), decoded a chunk at a time; no chunk spans two videos."""
+        decoder, video = self._engines.stage(DECODER, _bind_all)[GraphName.VAE_DECODER], self.video
+        shape = (video.videos * video.frames, 3, video.height, video.width)
+        frames = torch.empty(shape, dtype=torch.float32, device=self.device)
+        chunk = video.decode_chunk
+        for place, part in zip(torch.split(frames, chunk), torch.split(latents.flatten(0, 1), chunk), strict=True):
+            place.copy_(decoder(latents=part))
+        guard.note_frames(frames)
+        return frames.reshape(video.videos, video.frames, *shape[1:]).transpose(1, 2)
 
     @staticmethod
     def _output(frames: Any) -> StableVideoDiffusionPipelineOutput:
@@ -325,3 +416,7 @@ class VCutPipeline:
                 "that this bundle makes at a time. Call it with fewer, or export with --videos "
                 f"{images * videos_per_image}."
             )
+
+
+def _bind_all(engines: Mapping[GraphName, Engine]) -> dict[GraphName, BoundGraph]:
+    return {name: BoundGraph(engine) for name, engine in engines.items()}

@@ -1,0 +1,101 @@
+"""Which of a bundle's plans run on this GPU, and why not, before anything is loaded.
+
+The checks, in this order: the files and their hashes, the TensorRT that is installed (flavour, exact version), the
+GPU's compute capability, its free memory. Each failure names the command that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vcut_trt.bundle import Bundle, PlanSet
+from vcut_trt.engines.gpu import Gpu
+from vcut_trt.engines.tensorrt_module import Flavour
+from vcut_trt.errors import DeviceMemoryError, EngineError
+from vcut_trt.memory import GIB, Layout, Residency, layouts, memory_need
+from vcut_trt.spec import GraphName
+
+Installed = Mapping[Flavour, str]
+"""The exact version of each TensorRT that can be loaded here."""
+
+
+def flavours_of(bundle: Bundle, gpu: Gpu) -> list[Flavour | None]:
+    """The TensorRTs that the bundle's plans need, those for this GPU first; None stands for one that is not known."""
+    sets = sorted(bundle.manifest.plan_sets(), key=lambda plans: not _right_gpu(plans, gpu))
+    known = {flavour.value: flavour for flavour in Flavour}
+    return list(dict.fromkeys(known.get(plans.flavour) for plans in sets)) or [None]
+
+
+def find_plans(bundle: Bundle, gpu: Gpu, installed: Installed) -> PlanSet:
+    """The plans to run on `gpu`: those whose TensorRT and compute capability fit, else the ones to complain about.
+
+    Raises:
+        EngineError: The bundle has no whole set of plans.
+    """
+    whole = [plans for plans in bundle.manifest.plan_sets() if plans.plans.keys() == set(GraphName)]
+    if not whole:
+        raise EngineError(f"{bundle.root} has no plans. Build them: {_build(bundle)}")
+    # min keeps the first of equals: there the manifest's order decides
+    return min(whole, key=lambda plans: (not _right_gpu(plans, gpu), not _right_version(plans, installed)))
+
+
+def check_plans(bundle: Bundle, plans: PlanSet, gpu: Gpu, installed: Installed, residency: Residency) -> Layout:
+    """All the checks, in order; how to lay the engines out in the GPU's free memory.
+
+    Raises:
+        BundleError: A plan is missing or was changed.
+        EngineError: The plans do not fit the TensorRT that is installed, or the GPU.
+        DeviceMemoryError: They do not fit its free memory.
+    """
+    bundle.verify(*(plan.file for plan in plans.plans.values()))
+    reason = why_not(bundle, plans, gpu, installed)
+    if reason is not None:
+        raise EngineError(reason)
+    return choose_layout(bundle, plans, gpu, residency)
+
+
+def why_not(bundle: Bundle, plans: PlanSet, gpu: Gpu, installed: Installed) -> str | None:
+    """What keeps the plans from running here, told from the manifest alone; None if nothing does."""
+    if not _right_version(plans, installed):
+        have = ", ".join(f"{flavour.value} {version}" for flavour, version in installed.items()) or "none"
+        return (
+            f"{plans} were built with TensorRT {plans.flavour} {plans.version} and run on exactly that version; "
+            f"installed: {have}. Install that version, or build again: {_build(bundle)}"
+        )
+    if not _right_gpu(plans, gpu):
+        return (
+            f"{plans} do not run on this GPU, {gpu.name}, of compute capability {gpu.capability}. Build plans for it: "
+            f"{_build(bundle)}"
+        )
+    return None
+
+
+def choose_layout(bundle: Bundle, plans: PlanSet, gpu: Gpu, residency: Residency) -> Layout:
+    """The fastest layout that `residency` allows and the GPU's free memory has room for.
+
+    Raises:
+        DeviceMemoryError: None does.
+    """
+    allowed = layouts(residency)
+    for layout in allowed:
+        if memory_need(bundle.manifest, plans, layout).engine_bytes <= gpu.free_bytes:
+            return layout
+    need = memory_need(bundle.manifest, plans, allowed[-1])
+    leaner = "" if allowed[-1].residency is Residency.STAGED else "Use --residency staged. "
+    raise DeviceMemoryError(
+        f"{plans} need {need.engine_bytes / GIB:.2f} GiB, {allowed[-1].residency.value}, and {gpu.name} has "
+        f"{gpu.free_bytes / GIB:.2f} GiB free. {leaner}End other programs on the GPU, or export again with "
+        f"--cfg sequential or a smaller --height and --width, then: {_build(bundle)}"
+    )
+
+
+def _right_version(plans: PlanSet, installed: Installed) -> bool:
+    return any(flavour.value == plans.flavour and version == plans.version for flavour, version in installed.items())
+
+
+def _right_gpu(plans: PlanSet, gpu: Gpu) -> bool:
+    return gpu.capability in plans.compute_capabilities
+
+
+def _build(bundle: Bundle) -> str:
+    return f"vcut build {bundle.root} --target native"

@@ -1,0 +1,156 @@
+"""TensorRT's runtime, classic (10.9 and later) or for RTX: plan → engine → execution contexts.
+
+All that the two do differently is here:
+
+                   context                                   CUDA graph
+    classic        create_execution_context(USER_MANAGED)    ours: captured at a launch's second run
+    for RTX        create_execution_context(IRuntimeConfig)  its own: WHOLE_GRAPH_CAPTURE, captured when an address
+                   with a runtime cache                      changes (pytorch/TensorRT pull request 4187), so never here
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from abc import ABC, abstractmethod
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vcut_trt.engines.base import CapturedLaunch, Launch
+from vcut_trt.engines.runtime_cache import RuntimeCacheFile
+from vcut_trt.engines.workspace import Workspace
+from vcut_trt.errors import DeviceMemoryError, EngineError
+
+logger = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryallocation")
+KEPT_MESSAGES = 8
+
+
+class PlanRuntime(ABC):
+    """Deserializes plans and creates their contexts for one workspace.
+
+    Args:
+        trt: The TensorRT module.
+        workspace: Where the engines run.
+        cuda_graphs: Whether launches are replayed from CUDA graphs.
+    """
+
+    def __init__(self, trt: ModuleType, workspace: Workspace, *, cuda_graphs: bool) -> None:
+        self.trt = trt
+        self.workspace = workspace
+        self.cuda_graphs = cuda_graphs
+        self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
+        self._logger = _new_logger(trt, self._messages)
+        self._runtime: Any = trt.Runtime(self._logger)
+
+    def deserialize(self, plan: Path) -> Any:
+        """Load a plan's weights onto the GPU: an `ICudaEngine`.
+
+        Raises:
+            EngineError: TensorRT does not take the plan; the message has its words.
+            DeviceMemoryError: The GPU has no room for the weights.
+        """
+        self._messages.clear()
+        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise self.error(f"TensorRT cannot load {plan}")
+        return engine
+
+    @abstractmethod
+    def new_context(self, engine: Any, name: str) -> Any:
+        """An `IExecutionContext` without memory of its own."""
+
+    @abstractmethod
+    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
+        """A launch of `run`, which is called again and again; `name` is for messages."""
+
+    def close(self) -> None:
+        """Let go of TensorRT. All engines are closed by now."""
+        self._runtime = None
+
+    def error(self, what: str) -> EngineError:
+        """An error with TensorRT's last words."""
+        said = " ".join(self._messages)
+        self._messages.clear()
+        ran_out = any(marker in said.lower() for marker in OUT_OF_MEMORY)
+        return (DeviceMemoryError if ran_out else EngineError)(f"{what}: {said or 'it gives no reason'}")
+
+    def _graphs_for(self, engine: Any, name: str) -> bool:
+        """Whether this engine's launches may be captured."""
+        if self.cuda_graphs and engine.streamable_weights_size > 0:
+            logger.warning("%s runs without a CUDA graph: its weights are streamed, so their addresses change", name)
+            return False
+        return self.cuda_graphs
+
+
+class ClassicRuntime(PlanRuntime):
+    """`tensorrt`."""
+
+    def new_context(self, engine: Any, name: str) -> Any:
+        """See `PlanRuntime`."""
+        context = engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise self.error(f"TensorRT cannot create a context of {name}")
+        return context
+
+    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
+        """See `PlanRuntime`."""
+        return CapturedLaunch(run, self.workspace.capture, name) if self._graphs_for(engine, name) else run
+
+
+class RtxRuntime(PlanRuntime):
+    """TensorRT for RTX. `cache` keeps the kernels that it compiles."""
+
+    def __init__(self, trt: ModuleType, workspace: Workspace, *, cuda_graphs: bool, cache: RuntimeCacheFile) -> None:
+        super().__init__(trt, workspace, cuda_graphs=cuda_graphs)
+        self._cache = cache
+
+    def new_context(self, engine: Any, name: str) -> Any:
+        """See `PlanRuntime`."""
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        strategies = self.trt.CudaGraphStrategy
+        captures = self._graphs_for(engine, name)
+        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if captures else strategies.DISABLED
+        self._cache.attach(config)
+        context = engine.create_execution_context(config)
+        if context is None:
+            raise self.error(f"TensorRT cannot create a context of {name}")
+        return context
+
+    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
+        """See `PlanRuntime`: the context captures by itself."""
+        return run
+
+    def close(self) -> None:
+        """Keep the kernels, then let go of TensorRT."""
+        self._cache.save()
+        super().close()
+
+
+def _new_logger(trt: ModuleType, messages: deque[str]) -> Any:
+    """An `ILogger` that hands TensorRT's messages to Python's logging and keeps the last errors."""
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.WARNING,
+        trt.ILogger.INFO: logging.DEBUG,
+        trt.ILogger.VERBOSE: logging.DEBUG,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of whichever module is loaded
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            level = levels[severity]
+            if level == logging.ERROR:
+                messages.append(msg)  # shown in our error; as a log line it would be told twice
+                level = logging.DEBUG
+            logger.log(level, "%s", msg)
+
+    return Logger()

@@ -1,0 +1,131 @@
+"""What the engines of one pipeline share: a device, a stream, one scratch buffer, one pool for captured graphs.
+
+    scratch   as large as the largest engine needs. The engines run one after the other on one stream, so one buffer
+              serves them all; two that ran at once would overwrite each other's activations.
+
+Addresses are multiples of 256 bytes, as TensorRT asks for tensors (`IExecutionContext::setTensorAddress`) and scratch
+(`setDeviceMemory`). CUDA's allocator gives that by itself; the CPU's, which the tests run on, does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcut_trt.errors import DeviceMemoryError
+from vcut_trt.spec import TensorSpec
+
+ALIGNMENT_BYTES = 256
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch type of a TensorSpec's `dtype`."""
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype), name
+    return dtype
+
+
+class Workspace:
+    """One pipeline's share of a device. Engines that share a workspace must not run at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._graph_pool: Any = None
+        self._reserved: dict[object, int] = {}
+        self._scratch: Tensor | None = None
+
+    @property
+    def stream_handle(self) -> int:
+        """The `cudaStream_t` of this workspace; 0 on the CPU."""
+        return self._stream.cuda_stream if self._stream is not None else 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Make the workspace's stream the current one: it waits for the caller's stream, which then waits for it."""
+        if self._stream is None:
+            yield
+            return
+        caller = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(caller)
+        with torch.cuda.stream(self._stream):
+            yield
+        caller.wait_stream(self._stream)
+
+    def synchronize(self) -> None:
+        """Wait for everything that was enqueued."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor that begins at a multiple of 256 bytes; its content is undefined.
+
+        Raises:
+            DeviceMemoryError: The device has no room for it.
+        """
+        nbytes = prod(shape) * dtype.itemsize
+        with out_of_memory(f"a tensor of {nbytes:,} bytes"):
+            tensor = torch.empty(shape, dtype=dtype, device=self.device)
+            if tensor.data_ptr() % ALIGNMENT_BYTES == 0:
+                return tensor
+            room = torch.empty(nbytes + ALIGNMENT_BYTES, dtype=torch.uint8, device=self.device)
+        start = -room.data_ptr() % ALIGNMENT_BYTES
+        return room[start : start + nbytes].view(dtype).view(shape)
+
+    def empty_like_spec(self, spec: TensorSpec) -> Tensor:
+        """A tensor for one input or output of a graph."""
+        return self.empty(spec.shape, torch_dtype(spec.dtype))
+
+    def reserve(self, owner: object, nbytes: int) -> None:
+        """Say that `owner` will run with `nbytes` of scratch. All engines do so before the first one is bound."""
+        assert self._scratch is None or nbytes <= self._scratch.numel(), "the scratch is in use and too small"
+        self._reserved[owner] = nbytes
+
+    def scratch(self) -> Tensor:
+        """The scratch buffer, bytes; allocated at its first use, at one address until the last owner gives it up.
+
+        Raises:
+            DeviceMemoryError: The device has no room for it.
+        """
+        if self._scratch is None:
+            self._scratch = self.empty((max(self._reserved.values()),), torch.uint8)
+        return self._scratch
+
+    def give_up(self, owner: object) -> None:
+        """`owner` no longer runs. After the last one the scratch is freed, for what is loaded next."""
+        self._reserved.pop(owner, None)
+        if not self._reserved:
+            self._scratch = None
+            self._graph_pool = None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # TensorRT and ONNX Runtime allocate beside PyTorch, not from its cache
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Record what `run` enqueues as a CUDA graph and return what replays it, on the same addresses.
+
+        Raises:
+            RuntimeError: CUDA cannot record it.
+        """
+        graph = torch.cuda.CUDAGraph()
+        if self._graph_pool is None:
+            self._graph_pool = torch.cuda.graph_pool_handle()
+        # thread_local: pipelines of other threads go on with their own work meanwhile
+        with torch.cuda.graph(graph, pool=self._graph_pool, stream=self._stream, capture_error_mode="thread_local"):
+            run()
+        return graph.replay
+
+
+@contextmanager
+def out_of_memory(wanted: str) -> Iterator[None]:
+    """Turn PyTorch's out-of-memory error into ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(f"the GPU has no room for {wanted}: {str(error).splitlines()[0]}") from error

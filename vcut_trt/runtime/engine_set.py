@@ -1,0 +1,109 @@
+"""Which engines are loaded when: all at once, or a stage at a time.
+
+resident   image_encoder vae_encoder unet_cfg unet_single vae_decoder       loaded once
+staged     image_encoder vae_encoder │ unet_cfg unet_single vae_decoder     loaded for every video
+staged     image_encoder vae_encoder │ unet_cfg unet_single │ vae_decoder   where the GPU is smaller still
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from vcut_trt.engines.backends import EngineOpener, leaner_layout
+from vcut_trt.engines.base import Engine
+from vcut_trt.engines.workspace import Workspace
+from vcut_trt.errors import DeviceMemoryError
+from vcut_trt.memory import Layout, Residency
+from vcut_trt.runtime.ranges import annotate
+from vcut_trt.spec import GraphName
+
+logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+
+
+class EngineSet:
+    """The engines of a pipeline, opened when they are needed and closed when their room is.
+
+    Where the GPU's memory does not suffice, the set goes on with the next leaner layout, with a message, and stays
+    there. Engines are opened between stages only, so what a stage has computed is never lost.
+
+    Args:
+        opener: Opens them.
+        residency: What the user allows.
+
+    Raises:
+        EngineError: An engine that is to be resident cannot be opened.
+    """
+
+    def __init__(self, opener: EngineOpener, residency: Residency) -> None:
+        self._opener = opener
+        self._residency = residency
+        self._open: dict[GraphName, Engine] = {}
+        self._made: dict[tuple[GraphName, ...], Any] = {}
+        if opener.layout.residency is Residency.RESIDENT:
+            self._with_less_memory(self._open_resident)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where the engines run."""
+        return self._opener.workspace
+
+    @property
+    def layout(self) -> Layout:
+        """Which engines are loaded at the same time."""
+        return self._opener.layout
+
+    def stage(self, names: tuple[GraphName, ...], make: Callable[[Mapping[GraphName, Engine]], Made]) -> Made:
+        """What `make` made of the engines of a stage. It is kept, with all that it bound, as long as they are open.
+
+        Raises:
+            EngineError: An engine cannot be opened.
+            DeviceMemoryError: The GPU has no room for it in any layout that the user allows.
+        """
+
+        def opened() -> Made:
+            if names not in self._made:
+                engines = self._engines(names)
+                self._made[names] = make(engines)
+            return self._made[names]
+
+        return self._with_less_memory(opened)
+
+    def close(self) -> None:
+        """Close all engines and free what they share. They cannot be opened again."""
+        self._close_engines()
+        self._opener.close()
+
+    def _engines(self, names: tuple[GraphName, ...]) -> dict[GraphName, Engine]:
+        if not self._open.keys() >= set(names):
+            group = next(group for group in self.layout.groups if set(names) <= set(group))
+            self._close_engines()
+            with annotate("load: %s", ", ".join(name.value for name in group)):
+                for name in group:
+                    self._open[name] = self._opener.open(name)
+        return {name: self._open[name] for name in names}
+
+    def _open_resident(self) -> None:
+        if self.layout.residency is Residency.RESIDENT:
+            self._engines(self.layout.groups[0])
+
+    def _with_less_memory(self, work: Callable[[], Made]) -> Made:
+        """Do `work`; where the GPU has no room for it, close everything and do it again in the next leaner layout."""
+        while True:
+            try:
+                return work()
+            except DeviceMemoryError as error:
+                self._close_engines()
+                leaner = leaner_layout(self.layout, self._residency)
+                if leaner is None:
+                    raise
+                logger.warning("%s. Going on with fewer engines loaded at a time.", str(error).rstrip("."))
+                self._opener.use(leaner)
+
+    def _close_engines(self) -> None:
+        self._made.clear()
+        while self._open:
+            self._open.popitem()[1].close()
