@@ -30,7 +30,7 @@ class _Opener(ABC):
 
     def __init__(self, workspace: Workspace, layout: Layout, *, cuda_graphs: bool) -> None:
         self.workspace = workspace
-        self.cuda_graphs = cuda_graphs and workspace.device.type == "cuda"
+        self.cuda_graphs = cuda_graphs
         self.layout = layout
         self.use(layout)
 

@@ -43,8 +43,11 @@ class EngineSet:
         self._residency = residency
         self._open: dict[GraphName, Engine] = {}
         self._made: dict[tuple[GraphName, ...], Any] = {}
-        if opener.layout.residency is Residency.RESIDENT:
+        try:
             self._with_less_memory(self._open_resident)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def workspace(self) -> Workspace:

@@ -1,0 +1,292 @@
+"""A TensorRT that runs without a GPU, and enforces the rules that the real one leaves to its user.
+
+A plan is a text that names its graph; an engine runs that graph with ONNX Runtime, on the memory that its context was
+given the addresses of. Whoever breaks a rule gets a `RuleBrokenError`, which nothing in vcut_trt catches:
+
+    every address is set, to a multiple of 256 bytes, before the first run; scratch is large enough and aligned
+    contexts take no memory of their own; all runs are on one stream
+    two contexts on one scratch never run at once (there is one stream, so they do not)
+
+A CUDA graph, `capture`, replays what was enqueued on the addresses of that moment, as the real ones do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import onnxruntime
+
+from vcut_trt.bundle import Bundle, FileRecord, Manifest, PlanRecord
+from vcut_trt.spec import GraphName
+
+SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(GraphName)}
+PLAN = "plan of "
+
+
+class RuleBrokenError(AssertionError):
+    """TensorRT would have crashed, or given wrong numbers."""
+
+
+def rule(holds: bool, broken: str) -> None:
+    if not holds:
+        raise RuleBrokenError(broken)
+
+
+@dataclass
+class StandIn:
+    """What stands for the module `tensorrt`, or `tensorrt_rtx`. `events` is what was called, in order."""
+
+    bundle: Bundle
+    scratch: dict[GraphName, int] = field(default_factory=lambda: dict(SCRATCH))
+    streamed: set[GraphName] = field(default_factory=set)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    room: int | None = None  # how many engines fit on the "GPU"; None: all
+    __version__ = "1.2.3.4"
+
+    def __post_init__(self) -> None:
+        self.live: WeakSet[Engine] = WeakSet()  # contexts keep their engine alive, as in the real bindings
+        self.streams: set[int] = set()
+        self.recording: list[Callable[[], None]] | None = None
+        self.ILogger = ILogger
+        self.DataType = DataType
+        self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+        self.CudaGraphStrategy = CudaGraphStrategy
+
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802  # TensorRT's name
+        return Runtime(self, logger)
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """In the place of `Workspace.capture`: nothing runs while it is recorded."""
+        rule(self.recording is None, "a capture inside a capture")
+        self.recording = []
+        run()
+        recorded, self.recording = self.recording, None
+        self.events.append(("captured", len(recorded)))
+
+        def replay() -> None:
+            self.events.append(("replayed",))
+            for enqueued in recorded:
+                enqueued()
+
+        return replay
+
+
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def log(self, severity: int, msg: str) -> None:
+        raise NotImplementedError
+
+
+class DataType(enum.Enum):
+    FLOAT = "float32"
+    HALF = "float16"
+    BF16 = "bfloat16"
+
+
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    USER_MANAGED = 2
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class Runtime:
+    def __init__(self, trt: StandIn, logger: Any) -> None:
+        self._trt, self._logger = trt, logger
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
+        text = bytes(serialized_engine).decode(errors="replace")
+        if not text.startswith(PLAN):
+            self._logger.log(ILogger.ERROR, "magic tag: not a plan")
+            return None
+        name = GraphName(text.removeprefix(PLAN))
+        if self._trt.room is not None and len(self._trt.live) >= self._trt.room:
+            self._logger.log(ILogger.ERROR, "OutOfMemory (Requested size was 12 bytes)")
+            self._trt.events.append(("no room", name.value))
+            return None
+        self._trt.events.append(("deserialize", name.value))
+        return Engine(self._trt, name)
+
+
+class Engine:
+    def __init__(self, trt: StandIn, name: GraphName) -> None:
+        self._trt, self.name = trt, name
+        graph = trt.bundle.manifest.graphs[name]
+        self._specs = {spec.name: spec for spec in (*graph.inputs, *graph.outputs)}
+        self._inputs = [spec.name for spec in graph.inputs]
+        self.device_memory_size_v2 = trt.scratch[name]
+        self.streamable_weights_size = 7 if name in trt.streamed else 0
+        trt.live.add(self)
+
+    def __del__(self) -> None:
+        self._trt.events.append(("release", self.name.value))
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._specs)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._specs)[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._specs[name].shape
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType(self._specs[name].dtype)
+
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(self._trt)
+
+    def create_execution_context(self, how: Any) -> ExecutionContext:
+        config = how if isinstance(how, RuntimeConfig) else None
+        strategy = config.strategy if config else how
+        rule(strategy is ExecutionContextAllocationStrategy.USER_MANAGED, "the context takes memory of its own")
+        return ExecutionContext(self._trt, self, config)
+
+
+class RuntimeConfig:
+    def __init__(self, trt: StandIn) -> None:
+        self._trt = trt
+        self.strategy = ExecutionContextAllocationStrategy.STATIC
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.cache: RuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        self._trt.events.append(("create cache",))
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class RuntimeCache:
+    """Holds the names of the graphs whose kernels were compiled."""
+
+    def __init__(self) -> None:
+        self.kernels: set[str] = set()
+
+    def serialize(self) -> bytes:
+        return " ".join(["cache", *sorted(self.kernels)]).encode()
+
+    def deserialize(self, blob: bytes) -> bool:
+        words = bytes(blob).decode(errors="replace").split()
+        if words[:1] != ["cache"]:
+            return False
+        self.kernels = set(words[1:])
+        return True
+
+
+class ExecutionContext:
+    def __init__(self, trt: StandIn, engine: Engine, config: RuntimeConfig | None) -> None:
+        self._trt, self._engine, self._config = trt, engine, config
+        self._addresses: dict[str, int] = {}
+        self._shapes: set[str] = set()
+        self._memory = (0, 0)
+        self._captured: dict[str, int] | None = None
+        if config is not None and config.cache is not None:
+            known = engine.name.value in config.cache.kernels
+            trt.events.append(("kernels loaded" if known else "kernels compiled", engine.name.value))
+            config.cache.kernels.add(engine.name.value)
+        trt.events.append(("context", engine.name.value))
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._memory = (memory, size)
+        self._trt.events.append(("scratch", self._engine.name.value, memory, size))
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shapes.add(name)
+        return name in self._engine._inputs and tuple(shape) == self._engine.get_tensor_shape(name)
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        rule(memory != 0 and memory % 256 == 0, f"the address of {name} is no multiple of 256")
+        self._addresses[name] = memory
+        self._trt.events.append(("address", self._engine.name.value, name, memory))
+        return name in self._engine._specs
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        trt, engine = self._trt, self._engine
+        rule(self._addresses.keys() == engine._specs.keys(), "an address is not set")
+        rule(self._shapes == set(engine._inputs), "the shape of an input is not set")
+        memory, size = self._memory
+        if engine.device_memory_size_v2:
+            rule(memory != 0 and memory % 256 == 0, "scratch is not set, or not aligned")
+            rule(size >= engine.device_memory_size_v2, "scratch is too small")
+        trt.streams.add(stream_handle)
+        rule(len(trt.streams) == 1, "two streams share one scratch")
+        trt.events.append(("enqueue", engine.name.value))
+        if self._config is not None and self._config.cuda_graph_strategy is CudaGraphStrategy.WHOLE_GRAPH_CAPTURE:
+            if self._captured != self._addresses:
+                trt.events.append(("captured itself", engine.name.value))
+            self._captured = dict(self._addresses)
+        addresses = dict(self._addresses)
+        if trt.recording is not None:
+            trt.recording.append(lambda: self._run(addresses))
+        else:
+            self._run(addresses)
+        return True
+
+    def _run(self, addresses: dict[str, int]) -> None:
+        engine = self._engine
+        if engine.device_memory_size_v2:
+            ctypes.memset(self._memory[0], 0xFF, engine.device_memory_size_v2)  # scratch is overwritten, as it would be
+        session = open_session(self._trt.bundle.path(self._trt.bundle.manifest.graphs[engine.name].file))
+        arrays = {name: _at(addresses[name], spec) for name, spec in engine._specs.items()}
+        (output,) = [name for name in engine._specs if name not in engine._inputs]
+        (result,) = session.run([output], {name: arrays[name].copy() for name in engine._inputs})
+        arrays[output][...] = result
+
+
+@functools.cache
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Opened as `OnnxRuntimeEngine` does, so that the numbers are the same."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options)
+
+
+def _at(address: int, spec: Any) -> np.ndarray[Any, Any]:
+    """The array that lies at an address."""
+    assert spec.dtype == "float32", "the stand-in runs fp32 bundles"
+    memory = (ctypes.c_char * spec.nbytes).from_address(address)
+    return np.frombuffer(memory, dtype=np.float32).reshape(spec.shape)
+
+
+def with_plans(bundle: Bundle, root: Path, flavour: str) -> Bundle:
+    """A bundle at `root`, a copy of `bundle`, with a plan for the stand-in of every graph."""
+    folder = root / "plans" / f"{flavour}-1.2.3-sm86"
+    folder.mkdir(parents=True)
+    records = []
+    for name in GraphName:
+        path = folder / f"{name.value}.plan"
+        path.write_text(f"{PLAN}{name.value}")
+        records.append(
+            PlanRecord(
+                graph=name,
+                targets=("a10",),
+                file=FileRecord.of(root, path),
+                flavour=flavour,
+                version=StandIn.__version__,
+                compute_capabilities=("8.6",),
+                weights_bytes=5000,
+                activation_bytes=SCRATCH[name],
+                scratch_bytes=0,
+            )
+        )
+    manifest: Manifest = bundle.manifest.model_copy(update={"plans": tuple(records)})
+    return Bundle(root, manifest)
