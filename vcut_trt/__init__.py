@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vcut_trt.bundle import Bundle
     from vcut_trt.errors import VcutError
+    from vcut_trt.pretrained import load_pretrained
     from vcut_trt.runtime.pipeline import VCutPipeline
     from vcut_trt.schedule import CutSchedule
     from vcut_trt.spec import VideoSpec
@@ -21,9 +22,10 @@ _HOMES = {
     "VCutPipeline": "vcut_trt.runtime.pipeline",
     "VcutError": "vcut_trt.errors",
     "VideoSpec": "vcut_trt.spec",
+    "load_pretrained": "vcut_trt.pretrained",
 }
 
-__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec"]
+__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec", "load_pretrained"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,9 @@ from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
 from vcut_trt.memory import GIB, Residency
 from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, default_decode_chunk
+from vcut_trt.spec import CfgMode, CrossAttention, Precision
 from vcut_trt.staging import check_replaceable
 from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest
-
-if TYPE_CHECKING:
-    from vcut_trt.export.checkpoints import Checkpoint
 
 app = typer.Typer(
     help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
@@ -126,12 +123,12 @@ def export(
         progress = ConsoleProgress()
 
         from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
-        from vcut_trt.export.checkpoints import open_checkpoint
+        from vcut_trt.export.checkpoints import open_checkpoint, video_spec
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
         checkpoint = open_checkpoint(model, revision=revision, precision=precision, random_weights=random_weights)
         config = ExportConfig(
-            video=_video_spec(checkpoint, videos, frames, height, width, decode_chunk),
+            video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
             precision=precision,
             output=place,
             cross_attention=cross_attention,
@@ -300,23 +297,3 @@ def main() -> None:
 def main_export() -> None:
     """Run `vcut-export`, which is `vcut export`."""
     export_app()
-
-
-def _video_spec(
-    checkpoint: Checkpoint,
-    videos: int,
-    frames: int | None,
-    height: int | None,
-    width: int | None,
-    decode_chunk: int | None,
-) -> VideoSpec:
-    """The video's size, with the model's own where none was given."""
-    count = checkpoint.frames if frames is None else frames
-    chunk = decode_chunk if decode_chunk is not None else default_decode_chunk(max(count, 1))
-    return VideoSpec(
-        videos=videos,
-        frames=count,
-        height=checkpoint.height if height is None else height,
-        width=checkpoint.width if width is None else width,
-        decode_chunk=chunk,
-    )

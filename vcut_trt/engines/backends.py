@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from vcut_trt.errors import BuildError, ConfigError, EngineError
+from vcut_trt.errors import BuildError, EngineError
 from vcut_trt.memory import LAYOUTS, Layout, Residency, layouts
 from vcut_trt.spec import GraphName, GraphSpec
 
@@ -87,7 +87,9 @@ def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoi
     """
     import torch
 
-    asked = None if device == "auto" else _parse_device(device)
+    from vcut_trt.engines.workspace import parse_device
+
+    asked = None if device == "auto" else parse_device(device)
     has_gpu = torch.cuda.is_available()
     on_gpu = has_gpu if asked is None else asked.type == "cuda"
     where = asked or torch.device("cuda" if has_gpu else "cpu")
@@ -177,17 +179,3 @@ def _offers_cuda() -> bool:
     from vcut_trt.engines.onnxruntime_engine import PROVIDERS
 
     return PROVIDERS["cuda"] in onnxruntime.get_available_providers()
-
-
-def _parse_device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"cannot run on {name!r}; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise EngineError(f"there is no {name} here: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
-    return device

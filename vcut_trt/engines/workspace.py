@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcut_trt.errors import DeviceMemoryError
+from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError
 from vcut_trt.spec import TensorSpec
 
 ALIGNMENT_BYTES = 256
@@ -28,6 +28,24 @@ def torch_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype), name
     return dtype
+
+
+def parse_device(name: str) -> torch.device:
+    """The device that a user named: `cpu`, `cuda`, `cuda:N`.
+
+    Raises:
+        ConfigError: It is not the name of such a device.
+        EngineError: It is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"cannot run on {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise EngineError(f"there is no {name} here: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+    return device
 
 
 class Workspace:

@@ -20,7 +20,7 @@ from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.export.family import FAMILY, HUB_IDS
 from vcut_trt.export.random_weights import RandomCheckpoint
 from vcut_trt.export.tiny import TINY
-from vcut_trt.spec import CLIP_SIZE, LATENT_CHANNELS, VAE_SCALE, Precision
+from vcut_trt.spec import CLIP_SIZE, LATENT_CHANNELS, VAE_SCALE, Precision, VideoSpec, default_decode_chunk
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -100,6 +100,30 @@ def open_checkpoint(
         raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name) or an existing folder")
     folder = _download(hub_id, revision, precision)
     return FolderCheckpoint(folder, model_id=hub_id, revision=folder.name, precision=precision)
+
+
+def video_spec(
+    checkpoint: Checkpoint,
+    videos: int,
+    frames: int | None,
+    height: int | None,
+    width: int | None,
+    decode_chunk: int | None,
+) -> VideoSpec:
+    """The size of a checkpoint's videos, with the model's own where none was given.
+
+    Raises:
+        ConfigError: A size is out of range.
+    """
+    count = checkpoint.frames if frames is None else frames
+    chunk = decode_chunk if decode_chunk is not None else default_decode_chunk(max(count, 1))
+    return VideoSpec(
+        videos=videos,
+        frames=count,
+        height=checkpoint.height if height is None else height,
+        width=checkpoint.width if width is None else width,
+        decode_chunk=chunk,
+    )
 
 
 class FolderCheckpoint:

@@ -1,0 +1,107 @@
+"""load_pretrained: a pipeline on PyTorch, straight from a checkpoint: no export, no plans.
+
+The five graphs are the modules that export traces, so everything else is what a bundle's pipeline does. It is the
+reference of `vcut verify`, VCUT without TensorRT in the benchmarks, and the way on GPUs that have no plans.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from vcut_trt.engines.openers import OpenEngines
+from vcut_trt.engines.torch_engine import Execution, TorchEngine
+from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
+from vcut_trt.export.checkpoints import Checkpoint, open_checkpoint, video_spec
+from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
+from vcut_trt.memory import Residency
+from vcut_trt.runtime.engine_set import EngineSet
+from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, graph_specs
+
+
+def load_pretrained(
+    model: str,
+    *,
+    revision: str | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    precision: Precision | str | None = None,
+    cross_attention: CrossAttention | str = CrossAttention.PAPER,
+    cfg: CfgMode | str = CfgMode.BATCHED,
+    execution: Execution | str = Execution.EAGER,
+    videos: int = 1,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    decode_chunk: int | None = None,
+    cut_step: int = DEFAULT_CUT_STEP,
+) -> VCutPipeline:
+    """A VCutPipeline that runs the model with PyTorch.
+
+    Args:
+        model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, or a folder in diffusers' layout.
+        revision: A branch, tag or commit of the hub repository.
+        random_weights: The model's architecture with random weights; nothing is downloaded.
+        device: `auto` (a CUDA GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        precision: `fp16`, `bf16` or `fp32`; by default fp16 on a GPU and fp32 on the CPU.
+        cross_attention: `paper`, `exact` or `original`, as for export.
+        cfg: `batched` or `sequential`, as for export.
+        execution: `eager`, `compiled` (torch.compile), `captured` (a CUDA graph) or `compiled-captured`.
+        videos: Made by one call.
+        frames: Of a video; the model's own by default.
+        height: Pixels, a multiple of 64; 576 by default, 128 for `tiny`.
+        width: Pixels, a multiple of 64; 1024 by default, 192 for `tiny`.
+        decode_chunk: Frames decoded at a time, a divisor of `frames`; the largest up to 8 by default.
+        cut_step: The default cut step of the pipeline's calls, of 25.
+
+    Raises:
+        ConfigError: An argument is not usable.
+        CheckpointError: The checkpoint cannot be had or loaded.
+        FoldError: A cross-attention block cannot be folded.
+        EngineError: There is no such device; DeviceMemoryError where it has no room.
+    """
+    on_gpu = torch.cuda.is_available()
+    place = parse_device(("cuda" if on_gpu else "cpu") if device == "auto" else device)
+    chosen = Precision(precision) if precision else Precision.FP32 if place.type == "cpu" else Precision.FP16
+    checkpoint = open_checkpoint(model, revision=revision, precision=chosen, random_weights=random_weights)
+    return pipeline_of(
+        checkpoint,
+        Workspace(place),
+        video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
+        precision=chosen,
+        cross_attention=CrossAttention(cross_attention),
+        cfg=CfgMode(cfg),
+        execution=Execution(execution),
+        cut_step=cut_step,
+    )
+
+
+def pipeline_of(
+    checkpoint: Checkpoint,
+    workspace: Workspace,
+    *,
+    video: VideoSpec,
+    precision: Precision,
+    cross_attention: CrossAttention,
+    cfg: CfgMode,
+    execution: Execution,
+    cut_step: int,
+) -> VCutPipeline:
+    """The pipeline of a checkpoint that is open already. See `load_pretrained`."""
+    modules, width = graph_modules(
+        checkpoint, cross_attention=cross_attention, cfg=cfg, dtype=torch_dtype(precision.dtype)
+    )
+    specs = graph_specs(video, precision, width)
+    engines = {name: TorchEngine(modules.pop(name), specs[name], workspace, execution) for name in GraphName}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save_configs(Path(folder))
+        return VCutPipeline.from_configs(
+            Path(folder),
+            EngineSet(OpenEngines(engines), Residency.RESIDENT),
+            video=video,
+            precision=precision,
+            default_cut_step=cut_step,
+        )
