@@ -72,6 +72,22 @@ class UNetCost:
     projection_parameters: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetaCall:
+    """One call of modules on meta tensors, ready to be counted."""
+
+    modules: tuple[nn.Module, ...]
+    run: Callable[[], object]
+    calls_per_video: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetCall(MetaCall):
+    """One call of a UNet."""
+
+    projection: nn.Module  # feeds a folded UNet once per video; has no parameters where nothing is folded
+
+
 def count(modules: Sequence[nn.Module], call: Callable[[], object]) -> Cost:
     """Count `call`, which runs `modules` on meta tensors."""
     # The wrapper turns tensors into shapes before it calls; the first argument is the LayerNorm's input.
@@ -89,25 +105,32 @@ def count(modules: Sequence[nn.Module], call: Callable[[], object]) -> Cost:
     )
 
 
-def unet_cost(architecture: Architecture, variant: Variant, *, batch: int = CFG_BATCH) -> UNetCost:
-    """The cost of one call of the UNet with a batch of `batch`: by default one step with guidance."""
+def unet_call(architecture: Architecture, variant: Variant, *, batch: int = CFG_BATCH) -> UNetCall:
+    """A call of the UNet with a batch of `batch`: by default one step with guidance."""
     unet = _on_meta(lambda: UNetSpatioTemporalConditionModel(**architecture.unet))
-    context_width = int(architecture.unet["cross_attention_dim"])
     projection = _change(unet, variant)
+    context_width = int(architecture.unet["cross_attention_dim"])
     if isinstance(projection, nn.Linear):
         context_width = projection.out_features
     sample = _latents(architecture, batch, int(architecture.unet["num_frames"]), int(architecture.unet["in_channels"]))
     context = _empty(batch, 1, context_width)
-    step = count([unet], lambda: unet(sample, _empty(), context, _empty(batch, 3)))
-    return UNetCost(
-        step=step,
-        projection_columns=context_width if isinstance(projection, nn.Linear) else 0,
-        projection_parameters=sum(parameter.numel() for parameter in projection.parameters()),
+    return UNetCall(
+        modules=(unet,), run=lambda: unet(sample, _empty(), context, _empty(batch, 3)), projection=projection
     )
 
 
-def other_costs(architecture: Architecture) -> dict[str, tuple[int, Cost]]:
-    """The parts that run once per video: their calls per video and the cost of one call.
+def unet_cost(architecture: Architecture, variant: Variant, *, batch: int = CFG_BATCH) -> UNetCost:
+    """The cost of one call of the UNet with a batch of `batch`: by default one step with guidance."""
+    call = unet_call(architecture, variant, batch=batch)
+    return UNetCost(
+        step=count(call.modules, call.run),
+        projection_columns=call.projection.out_features if isinstance(call.projection, nn.Linear) else 0,
+        projection_parameters=sum(parameter.numel() for parameter in call.projection.parameters()),
+    )
+
+
+def other_calls(architecture: Architecture) -> dict[str, MetaCall]:
+    """The parts that run once per video.
 
     Guidance needs no second call of CLIP or of the VAE encoder: the unconditional half is zeros.
     """
@@ -119,10 +142,20 @@ def other_costs(architecture: Architecture) -> dict[str, tuple[int, Cost]]:
     image = _empty(1, 3, architecture.height, architecture.width)
     latents = _latents(architecture, chunk, int(architecture.vae["latent_channels"]))
     return {
-        "CLIP image encoder": (1, count([encoder], lambda: encoder(pixels))),
-        "VAE encoder": (1, count([vae.encoder, vae.quant_conv], lambda: vae.encode(image))),
-        "VAE decoder": (frames // chunk, count([vae.decoder], lambda: vae.decode(latents, num_frames=chunk))),
+        "CLIP image encoder": MetaCall(modules=(encoder,), run=lambda: encoder(pixels)),
+        "VAE encoder": MetaCall(modules=(vae.encoder, vae.quant_conv), run=lambda: vae.encode(image)),
+        "VAE decoder": MetaCall(
+            modules=(vae.decoder,),
+            run=lambda: vae.decode(latents, num_frames=chunk),
+            calls_per_video=frames // chunk,
+        ),
     }
+
+
+def other_costs(architecture: Architecture) -> dict[str, tuple[int, Cost]]:
+    """The parts that run once per video: their calls per video and the cost of one call."""
+    calls = other_calls(architecture)
+    return {part: (call.calls_per_video, count(call.modules, call.run)) for part, call in calls.items()}
 
 
 def _change(unet: Any, variant: Variant) -> nn.Module:

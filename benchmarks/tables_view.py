@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks import cells
+from benchmarks.cells import Cells
 from benchmarks.macs import Variant
 from benchmarks.published import CUT_STEPS, UNCUT
 from benchmarks.tables_report import BILLION, Report, StepRow, VideoRow
 
 NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}
-TERMINAL_WIDTH = 120  # columns, where stdout is not a terminal
 NOTES = (
     "MACs: convolutions and linear layers. “+ norm.” adds LayerNorm, 4 for each number normalised, as thop counts it; "
     "“+ attn.” adds the attention's matmuls q kᵀ and softmax(·) v instead.",
@@ -24,51 +18,19 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Cells:
-    title: str
-    headers: tuple[str, ...]
-    text_columns: int  # left-aligned; the others are figures
-    rows: tuple[tuple[str, ...], ...]
-
-
 def show(report: Report) -> None:
     """Print the tables to the terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = TERMINAL_WIDTH
-    for cells in _tables(report):
-        table = Table(title=cells.title, title_justify="left", box=box.SIMPLE)
-        for index, header in enumerate(cells.headers):
-            text = index < cells.text_columns
-            table.add_column(header, justify="left" if text else "right", no_wrap=text)
-        for previous, row in zip((row[:1] for row in ((), *cells.rows)), cells.rows, strict=False):
-            if previous and previous != row[:1]:
-                table.add_section()
-            table.add_row(*row)
-        console.print(table)
-    for note in NOTES:
-        console.print(note, style="dim", markup=False)
+    cells.show(_tables(report), NOTES)
 
 
 def as_markdown(report: Report) -> str:
     """The tables as Markdown, without a heading of the page's own."""
-    blocks = []
-    for cells in _tables(report):
-        ruler = ["---" if index < cells.text_columns else "---:" for index in range(len(cells.headers))]
-        lines = [_line(cells.headers), _line(ruler), *map(_line, cells.rows)]
-        blocks.append("\n".join([f"**{cells.title}**", "", *lines]))
-    blocks.append("\n".join(f"- {note}" for note in NOTES))
-    return "\n\n".join(blocks)
+    return cells.as_markdown(_tables(report), NOTES)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _tables(report: Report) -> tuple[_Cells, ...]:
+def _tables(report: Report) -> tuple[Cells, ...]:
     return (
-        _Cells(
+        Cells(
             title="Table II: one CFG step (batch 2, 576×1024)",
             headers=(
                 *("model", "UNet", "MACs (T)", "paper (T)", "diff.", "+ norm. (T)", "+ attn. (T)"),
@@ -77,7 +39,7 @@ def _tables(report: Report) -> tuple[_Cells, ...]:
             text_columns=2,
             rows=tuple(_step(row) for row in report.per_cfg_step if row.unet != Variant.FOLDED_EXACT.value),
         ),
-        _Cells(
+        Cells(
             title="Table III: one video of 25 steps",
             headers=(
                 *("model", "UNet", "cut step c", "UNet passes", "MACs (T)", "saved", "paper (T)", "diff."),
@@ -86,7 +48,7 @@ def _tables(report: Report) -> tuple[_Cells, ...]:
             text_columns=3,
             rows=tuple(_video(row) for row in _shown_videos(report)),
         ),
-        _Cells(
+        Cells(
             title="Beside the UNet, once per video (the paper does not count these)",
             headers=("model", "part", "calls", "MACs (T)", "+ attn. (T)", "parameters (B)"),
             text_columns=2,

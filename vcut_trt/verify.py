@@ -30,7 +30,6 @@ from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import graph_modules
 from vcut_trt.memory import Residency
 from vcut_trt.progress import SILENT, Progress
-from vcut_trt.runtime.conditioning import quiet_transformers
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec import (
     LATENT_CHANNELS,
@@ -42,6 +41,7 @@ from vcut_trt.spec import (
     VideoSpec,
     graph_specs,
 )
+from vcut_trt.stock import stock_pipeline
 
 FOLD_TOLERANCE = 1e-5
 """Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""
@@ -228,20 +228,7 @@ def _latents(video: VideoSpec) -> Tensor:
 
 def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -> Tensor:
     """The same video from diffusers' own pipeline, in fp32."""
-    with quiet_transformers():
-        from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
-        from transformers import CLIPImageProcessor
-
-        stock = StableVideoDiffusionPipeline(
-            vae=checkpoint.vae(torch.float32),
-            image_encoder=checkpoint.image_encoder(torch.float32),
-            unet=checkpoint.unet(torch.float32),
-            scheduler=EulerDiscreteScheduler.from_pretrained(bundle.root / "scheduler", local_files_only=True),
-            feature_extractor=CLIPImageProcessor.from_pretrained(
-                bundle.root / "feature_extractor", local_files_only=True
-            ),
-        ).to(device)
-    stock.set_progress_bar_config(disable=True)
+    stock = stock_pipeline(checkpoint, device, torch.float32)
     video = bundle.manifest.video
     frames = stock(
         sample_images(video.videos),

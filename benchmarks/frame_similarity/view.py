@@ -1,0 +1,59 @@
+"""Frame similarity as a table and as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.frame_similarity.measure import Similarity
+from vcut_trt.errors import ConfigError
+
+COLOURS = ("#1f5fa8", "#c2571a")
+
+
+def show(found: Mapping[str, Similarity]) -> None:
+    """Print a line for each frame, and the means."""
+    table = Table(title="cosine similarity to the first frame", title_justify="left", box=box.SIMPLE)
+    table.add_column("frame")
+    for name in found:
+        table.add_column(name, justify="right")
+    curves = [similarity.to_first for similarity in found.values()]
+    for frame, cosines in enumerate(zip(*curves, strict=True), start=2):
+        table.add_row(str(frame), *(f"{cosine:.4f}" for cosine in cosines))
+    table.add_section()
+    table.add_row("mean", *(f"{sum(curve) / len(curve):.4f}" for curve in curves))
+    table.add_row("mean of consecutive frames", *(f"{one.consecutive_mean:.4f}" for one in found.values()))
+    Console(highlight=False).print(table)
+
+
+def draw(found: Mapping[str, Similarity], path: Path) -> None:
+    """Draw the similarity to the first frame against the frame.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, similarity), colour in zip(found.items(), COLOURS, strict=True):
+        curve = (1.0, *similarity.to_first)
+        axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=2, label=name)
+    axes.set_title("Similarity of each frame to the first", loc="left")
+    axes.set_xlabel("frame")
+    axes.set_ylabel("cosine of the embeddings")
+    axes.set_xlim(1, None)
+    axes.set_ylim(None, 1.005)
+    axes.grid(color="#888888", alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Estimated latencies of cards that nothing was measured on."""

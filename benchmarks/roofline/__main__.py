@@ -1,0 +1,50 @@
+"""An ESTIMATE of the latency on cards that were not at hand: counted work, data sheets and one fitted factor.
+
+    python -m benchmarks.roofline [--markdown] [--json] [--plot PATH]
+
+Prints how far it is off wherever somebody has published a figure. Everything happens on meta tensors: no weights, no
+GPU, seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vcut_trt.console import ConsoleProgress, reporting
+
+
+def main(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    json_line: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON: alone, or after the Markdown.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Also draw seconds per card into this file (.png, .svg, .pdf).")
+    ] = None,
+) -> None:
+    """Estimate the latency of stock SVD and of VCUT on NVIDIA's data-centre cards; nothing is measured."""
+    from benchmarks import tables_plot  # torch takes seconds
+    from benchmarks.roofline import plot as drawing
+    from benchmarks.roofline import report as reports
+    from benchmarks.roofline import view
+
+    with reporting(debug=False):
+        if plot is not None:
+            tables_plot.check_usable(plot)
+        report = reports.build_report(reports.count_models(ConsoleProgress()))
+        if plot is not None:
+            drawing.draw(report, plot)
+        if markdown:
+            print(view.as_markdown(report))
+        elif not json_line:
+            view.show(report)
+        if json_line:
+            print(json.dumps(reports.as_json(report)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
