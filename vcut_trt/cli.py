@@ -13,11 +13,12 @@ from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
 from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
 from vcut_trt.memory import GIB, Residency
+from vcut_trt.quality import Metric
 from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, Precision
 from vcut_trt.staging import check_replaceable
-from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest
+from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest, show_tuned
 
 app = typer.Typer(
     help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
@@ -236,6 +237,50 @@ def generate(
             "device": str(choice.device),
         }
         show_answer(answer, ", ".join(videos), as_json=as_json)
+
+
+@app.command()
+def tune(
+    bundle: BundleArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="First frames like those that you animate.")],
+    at_least: Annotated[
+        float, typer.Option(help="The bound: what the worst video must have, in dB (psnr) or up to 1 (ssim).")
+    ],
+    metric: Annotated[
+        Metric, typer.Option(help="What the cut video and the uncut one are compared by, frame by frame.")
+    ] = Metric.PSNR,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    seeds: Annotated[int, typer.Option(help="Videos of each image: one with each of the seeds 0, 1 …")] = 2,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Find the earliest cut that keeps videos of your own images within a bound of the uncut ones."""
+    with reporting(debug=debug):
+        opened = Bundle.open(bundle)
+
+        from vcut_trt.runtime.image import fit_image, load_image
+        from vcut_trt.runtime.pipeline import VCutPipeline
+        from vcut_trt.tune import TuneConfig
+        from vcut_trt.tune import tune as tune_pipeline
+
+        config = TuneConfig(
+            metric=metric, at_least=at_least, num_inference_steps=steps, seeds=tuple(range(max(seeds, 0)))
+        )
+        video = opened.manifest.video
+        pictures = [
+            fit_image(load_image(path), width=video.width, height=video.height, fit=Fit.CROP) for path in images
+        ]
+        progress = ConsoleProgress()
+        if opened.manifest.model.random_weights:
+            progress.message("RANDOM weights: the result says nothing about the quality of trained ones.")
+        choice = choose_backend(opened, backend, device)
+        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        with progress.stage("open engines"):
+            pipeline = VCutPipeline.from_choice(opened, choice, EngineOptions())
+        with pipeline:
+            show_tuned(tune_pipeline(pipeline, pictures, config, progress), config, as_json=as_json)
 
 
 @app.command()

@@ -51,3 +51,7 @@ class ImageError(VcutError):
 
 class VideoError(VcutError):
     """A video cannot be written."""
+
+
+class QualityError(VcutError):
+    """Two videos cannot be compared."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import torch
-
 from vcut_trt.engines.openers import OpenEngines
 from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
@@ -63,8 +61,7 @@ def load_pretrained(
         FoldError: A cross-attention block cannot be folded.
         EngineError: There is no such device; DeviceMemoryError where it has no room.
     """
-    on_gpu = torch.cuda.is_available()
-    place = parse_device(("cuda" if on_gpu else "cpu") if device == "auto" else device)
+    place = parse_device(device)
     chosen = Precision(precision) if precision else Precision.FP32 if place.type == "cpu" else Precision.FP16
     checkpoint = open_checkpoint(model, revision=revision, precision=chosen, random_weights=random_weights)
     return pipeline_of(

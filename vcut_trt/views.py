@@ -14,6 +14,7 @@ from vcut_trt.memory import GIB, memory_needs
 from vcut_trt.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
+    from vcut_trt.tune import TuneConfig, TuneResult
     from vcut_trt.verify import Check
 
 
@@ -58,6 +59,41 @@ def show_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     for column in table.columns:
         column.no_wrap = True
     Console(width=max(Console().width, NARROWEST_TABLE)).print(table)
+
+
+def show_tuned(result: TuneResult, config: TuneConfig, *, as_json: bool) -> None:
+    """The earliest cut step within the bound, and the points that it was found from."""
+    if as_json:
+        answer = {
+            "cut_step": result.cut_step,
+            "steps": result.num_inference_steps,
+            "saved_passes": result.saved_passes,
+            "metric": config.metric.value,
+            "at_least": config.at_least,
+            "seeds": list(config.seeds),
+            "monotone": result.monotone,
+            "points": [vars(point) for point in result.points],
+        }
+        print(_json(answer))
+        return
+    table = Table("cut step", "worst video", "mean", "", box=None)
+    unit = config.metric.unit
+    for point in result.points:
+        verdict = "within" if point.worst >= config.at_least else "outside"
+        table.add_row(str(point.cut_step), f"{point.worst:.4g}{unit}", f"{point.mean:.4g}{unit}", verdict)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    bound = f"{config.metric.value.upper()} ≥ {config.at_least:g}{unit}"
+    if result.cut_step == config.uncut:
+        console.print(f"no cut keeps {bound}: --cut-step {result.cut_step} never cuts")
+    else:
+        console.print(
+            f"--cut-step {result.cut_step} keeps {bound} and leaves out {result.saved_passes:.0%} of the UNet passes"
+        )
+    if not result.monotone:
+        console.print(
+            "NOT MONOTONE at the cut steps seen: the cut found is within the bound, but an earlier one may be too."
+        )
 
 
 def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:

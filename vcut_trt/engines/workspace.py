@@ -31,12 +31,14 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def parse_device(name: str) -> torch.device:
-    """The device that a user named: `cpu`, `cuda`, `cuda:N`.
+    """The device that a user named: `cpu`, `cuda`, `cuda:N`; `auto` is the GPU where there is one.
 
     Raises:
         ConfigError: It is not the name of such a device.
         EngineError: It is not there.
     """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -1,0 +1,1 @@
+"""Quality beside speed: vcut against stock, in pairs."""

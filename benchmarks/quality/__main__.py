@@ -1,0 +1,83 @@
+"""How far vcut's videos are from stock diffusers', over the cut step: paired, same images, same noise.
+
+    python -m benchmarks.quality --model tiny --cross-attention exact --output FOLDER [--json]
+
+Writes FOLDER/quality.json (every figure, per frame too), quality.png (the curve with its elbow) and quality_sheet.png
+(frames side by side). vcut runs on PyTorch modules: nothing is exported. A trained model wants a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.schedule import REFERENCE_STEPS
+from vcut_trt.spec import CrossAttention, Precision
+
+
+def main(
+    model: Annotated[str, typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The model's architecture with random weights.")
+    ] = False,
+    cross_attention: Annotated[
+        CrossAttention, typer.Option(help="What vcut does to the cross-attention.")
+    ] = CrossAttention.PAPER,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of both sides. Default: fp16 (tiny: fp32).", show_default=False)
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps N.")] = REFERENCE_STEPS,
+    cuts: Annotated[str, typer.Option(help="Cut steps, 1 … N + 1 (= never).")] = "1,5,9,13,17,20,26",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of first frames. Default: two drawn ones.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Videos of each image, from 2: seeds 0, 1 …")] = 2,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a video. Default: the model's.", show_default=False)
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tile_width: Annotated[int, typer.Option(help="Pixels of a frame on the contact sheet.", min=80)] = 192,
+    json_line: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+) -> None:
+    """Compare vcut's videos with stock diffusers': latent error, PSNR, SSIM and LPIPS over the cut step."""
+    from benchmarks.quality import inputs, results, view  # torch takes seconds: not for --help
+    from benchmarks.quality.measure import measure
+    from benchmarks.quality.plot import check_drawable
+    from benchmarks.quality.report import QualityConfig, as_json
+    from vcut_trt.engines.workspace import parse_device
+    from vcut_trt.export.checkpoints import open_checkpoint, video_spec
+
+    with reporting(debug=False):
+        check_drawable()
+        cut_steps = inputs.parse_cuts(cuts)
+        results.make_folder(output)
+        number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
+        checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+        config = QualityConfig(
+            video=video_spec(checkpoint, 1, frames, height, width, None),
+            precision=number,
+            cross_attention=cross_attention,
+            num_inference_steps=steps,
+            cut_steps=cut_steps,
+            seeds=tuple(range(max(seeds, 0))),
+            device=parse_device(device),
+        )
+        pictures = inputs.pictures(images, config.video)
+        report, examples = measure(checkpoint, pictures, config, ConsoleProgress())
+        results.write(report, examples, output, tile_width=tile_width)
+        if json_line:
+            print(json.dumps(as_json(report)))
+        else:
+            view.show(report)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,73 @@
+"""The quality report as a table for a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.quality.report import RANDOM_WEIGHTS, Figures, Report
+
+TERMINAL_WIDTH = 120  # columns, where stdout is not a terminal
+
+
+def show(report: Report) -> None:
+    """Print the table and what to know about it."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = TERMINAL_WIDTH
+    config = report.config
+    table = Table(
+        title=f"{report.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock, "
+        f"{config.num_inference_steps} steps, {report.images} image(s) × {len(config.seeds)} seeds; "
+        "mean ± spread",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    for header in (
+        "cut step c",
+        "passes",
+        "latent error",
+        "PSNR (dB)",
+        "worst",
+        "SSIM",
+        "worst",
+        *_lpips_header(report),
+    ):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in report.rows:
+        name = f"{row.cut_step} (uncut)" if row.cut_step == report.uncut else str(row.cut_step)
+        table.add_row(name, str(row.unet_passes), *_cells(row.figures))
+    table.add_section()
+    table.add_row("stock, other seed", str(2 * config.num_inference_steps), *_cells(report.yardstick))
+    console.print(table)
+    for note in notes(report):
+        console.print(note, style="dim", markup=False)
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the figures must know."""
+    elbows = report.elbows
+    places = {"SSIM": elbows.ssim, "latent error": elbows.latent_error}
+    found = [f"{name} at c = {place}" if place else f"{name} none" for name, place in places.items()]
+    warning = [f"{RANDOM_WEIGHTS[0].upper()}{RANDOM_WEIGHTS[1:]}."] if report.random_weights else []
+    return [
+        *warning,
+        f"Elbow, the measured point highest above the chord of the curve: {', '.join(found)}.",
+        "stock, other seed: two stock videos of one image, different noise: as far apart as equally good videos are.",
+        *([f"{report.lpips_note}."] if report.lpips_note else []),
+    ]
+
+
+def _lpips_header(report: Report) -> tuple[str, ...]:
+    return () if report.yardstick.lpips is None else ("LPIPS",)
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    latent_error, psnr, ssim, lpips = figures.latent_error, figures.psnr_db, figures.ssim, figures.lpips
+    return (
+        f"{latent_error.mean:.2e} ± {latent_error.spread:.0e}",
+        *(f"{psnr.mean:.2f} ± {psnr.spread:.2f}", f"{psnr.worst:.2f}"),
+        *(f"{ssim.mean:.4f} ± {ssim.spread:.4f}", f"{ssim.worst:.4f}"),
+        *(() if lpips is None else (f"{lpips.mean:.4f} ± {lpips.spread:.4f}",)),
+    )
