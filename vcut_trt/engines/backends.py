@@ -74,7 +74,7 @@ class EngineOpener(Protocol):
 
 
 def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoice:
-    """Decide what `auto` stands for. Nothing is loaded onto a GPU yet, and no file is hashed.
+    """Decide what `auto` stands for, from the manifest; `open_backend` then checks everything that was chosen.
 
     Args:
         bundle: What is to run.
@@ -82,7 +82,7 @@ def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoi
         device: `auto`, or a torch device: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        EngineError: The backend cannot run here, or cannot run the bundle.
+        EngineError: The backend cannot run here, or the bundle has nothing for it.
         ConfigError: There is no such device.
     """
     import torch
@@ -99,7 +99,7 @@ def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoi
     why_no_plans = ""
     if backend is not Backend.ONNXRUNTIME and on_gpu:
         plans, why_no_plans = _plans_for(bundle, where)
-        if plans is not None:
+        if plans is not None and (backend is Backend.TENSORRT or not why_no_plans):
             return BackendChoice(backend=Backend.TENSORRT, device=where, reason=f"{found}, {plans}", plans=plans)
         if backend is Backend.TENSORRT:
             raise EngineError(why_no_plans)
@@ -142,22 +142,23 @@ def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
 
 
 def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, str]:
-    """The plans that can run on a GPU, or why none can."""
+    """The plans to run on a GPU, and why they cannot, if so; None where there are none at all."""
     from vcut_trt.engines.gpu import describe_gpu
     from vcut_trt.engines.plan_choice import find_plans, flavours_of, why_not
 
-    gpu, reasons = describe_gpu(device), []
-    # one TensorRT at a time: two of them need not get along in one process
-    for installed in map(installed_version, flavours_of(bundle, gpu)):
-        try:
+    candidates: list[tuple[PlanSet, str]] = []
+    try:
+        gpu = describe_gpu(device)
+        # one TensorRT at a time: two of them need not get along in one process
+        for installed in map(installed_version, flavours_of(bundle, gpu)):
             plans = find_plans(bundle, gpu, installed)
-        except EngineError as error:
-            return None, str(error)
-        reason = why_not(bundle, plans, gpu, installed)
-        if reason is None:
-            return plans, ""
-        reasons.append(reason)
-    return None, reasons[0]
+            reason = why_not(bundle, plans, gpu, installed)
+            if reason is None:
+                return plans, ""
+            candidates.append((plans, reason))
+    except EngineError as error:
+        return None, str(error)
+    return candidates[0]
 
 
 def installed_version(flavour: Flavour | None) -> Installed:

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace, first_line
 from vcut_trt.errors import EngineError
 from vcut_trt.spec import GraphSpec, TensorSpec
 
@@ -91,7 +91,7 @@ class BaseEngine(ABC):
         """See `Engine.__call__`."""
         self._check_open()
         check_tensors(self.inputs, tensors, self.workspace.device)
-        with torch.inference_mode(), self.workspace.running():
+        with torch.no_grad(), self.workspace.running():
             bound = {spec.name: self.workspace.empty_like_spec(spec) for spec in (*self.inputs, *self.outputs)}
             for name, tensor in tensors.items():
                 bound[name].copy_(tensor)
@@ -166,8 +166,8 @@ class CapturedLaunch:
             capture, self._capture = self._capture, None
             try:
                 self._run = capture(self._run)
-            except RuntimeError as error:
-                logger.warning("%s runs without a CUDA graph: %s", self._name, str(error).splitlines()[0])
+            except (RuntimeError, EngineError) as error:
+                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error))
         self._run()
         self._is_warm = True
 

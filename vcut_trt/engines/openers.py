@@ -117,8 +117,10 @@ def open_plans(bundle: Bundle, plans: PlanSet, device: torch.device, options: En
         EngineError: They do not fit the TensorRT that is installed, or the GPU.
         DeviceMemoryError: They do not fit its free memory.
     """
-    gpu, flavour = describe_gpu(device), Flavour(plans.flavour)
+    gpu = describe_gpu(device)
+    flavour = next((flavour for flavour in Flavour if flavour.value == plans.flavour), None)
     layout = check_plans(bundle, plans, gpu, installed_version(flavour), options.residency)
+    assert flavour is not None  # one that is not known is not installed
     workspace, trt = Workspace(device), load(flavour)
     runtime: PlanRuntime
     if flavour is Flavour.RTX:

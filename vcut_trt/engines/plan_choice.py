@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from vcut_trt.bundle import Bundle, PlanSet
 from vcut_trt.engines.gpu import Gpu
 from vcut_trt.engines.tensorrt_module import Flavour
-from vcut_trt.errors import DeviceMemoryError, EngineError
+from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
 from vcut_trt.memory import GIB, Layout, Residency, layouts, memory_need
 from vcut_trt.spec import GraphName
 
@@ -47,7 +47,10 @@ def check_plans(bundle: Bundle, plans: PlanSet, gpu: Gpu, installed: Installed, 
         EngineError: The plans do not fit the TensorRT that is installed, or the GPU.
         DeviceMemoryError: They do not fit its free memory.
     """
-    bundle.verify(*(plan.file for plan in plans.plans.values()))
+    try:
+        bundle.verify(*(plan.file for plan in plans.plans.values()))
+    except BundleError as error:
+        raise BundleError(f"{error} Or build the plans again: {_build(bundle)}") from error
     reason = why_not(bundle, plans, gpu, installed)
     if reason is not None:
         raise EngineError(reason)

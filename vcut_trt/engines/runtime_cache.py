@@ -60,7 +60,7 @@ class RuntimeCacheFile:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._path, content)
+            write_atomically(self._path, content, mode=0o600)  # it holds machine code: nobody else's to write
         except OSError as error:
             logger.warning("the runtime cache cannot be kept in %s: %s", self._path, error)
             return

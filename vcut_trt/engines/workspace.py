@@ -148,4 +148,9 @@ def out_of_memory(wanted: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(f"the GPU has no room for {wanted}: {str(error).splitlines()[0]}") from error
+        raise DeviceMemoryError(f"the GPU has no room for {wanted}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the pages that CUDA's errors go on for."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -89,11 +89,16 @@ class ImagePreprocessor:
     """
 
     def __init__(self, video: VideoSpec, *, mean: list[float], std: list[float]) -> None:
-        from diffusers.video_processor import VideoProcessor
+        with quiet_transformers():
+            from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
+                _resize_with_antialiasing,  # private there, but what "the same video" depends on
+            )
+            from diffusers.video_processor import VideoProcessor
 
         self._video = video
         self._mean = torch.tensor(mean).view(1, 3, 1, 1)
         self._std = torch.tensor(std).view(1, 3, 1, 1)
+        self._resize = _resize_with_antialiasing
         self.video_processor = VideoProcessor(do_resize=True, vae_scale_factor=8)
 
     def __call__(self, images: ImageInput) -> tuple[Tensor, Tensor]:
@@ -117,13 +122,8 @@ class ImagePreprocessor:
         return self.video_processor.numpy_to_pt(self.video_processor.pil_to_numpy(image))
 
     def _clip_pixels(self, picture: Tensor) -> Tensor:
-        with quiet_transformers():
-            from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
-                _resize_with_antialiasing,  # private there, but what "the same video" depends on
-            )
-
         # Resized as [−1, 1], as Stability's code does. CLIPImageProcessor would then only subtract and divide.
-        resized = (_resize_with_antialiasing(picture * 2 - 1, (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
+        resized = (self._resize(picture * 2 - 1, (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
         return (resized - self._mean) / self._std
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from vcut_trt.engines.backends import EngineOpener, leaner_layout
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.errors import DeviceMemoryError
+from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.memory import Layout, Residency
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec import GraphName
@@ -43,6 +44,7 @@ class EngineSet:
         self._residency = residency
         self._open: dict[GraphName, Engine] = {}
         self._made: dict[tuple[GraphName, ...], Any] = {}
+        self._is_closed = False
         try:
             self._with_less_memory(self._open_resident)
         except BaseException:
@@ -77,17 +79,28 @@ class EngineSet:
 
     def close(self) -> None:
         """Close all engines and free what they share. They cannot be opened again."""
-        self._close_engines()
-        self._opener.close()
+        if not self._is_closed:
+            self._is_closed = True
+            with ExitStack() as stack:  # whatever fails to close, the rest is closed
+                stack.callback(self._opener.close)
+                stack.callback(self._close_engines)
 
     def _engines(self, names: tuple[GraphName, ...]) -> dict[GraphName, Engine]:
+        if self._is_closed:
+            raise EngineError("this pipeline is closed")
         if not self._open.keys() >= set(names):
-            group = next(group for group in self.layout.groups if set(names) <= set(group))
-            self._close_engines()
+            self._open_group(next(group for group in self.layout.groups if set(names) <= set(group)))
+        return {name: self._open[name] for name in names}
+
+    def _open_group(self, group: tuple[GraphName, ...]) -> None:
+        self._close_engines()
+        try:
             with annotate("load: %s", ", ".join(name.value for name in group)):
                 for name in group:
                     self._open[name] = self._opener.open(name)
-        return {name: self._open[name] for name in names}
+        except BaseException:
+            self._close_engines()
+            raise
 
     def _open_resident(self) -> None:
         if self.layout.residency is Residency.RESIDENT:
@@ -96,17 +109,22 @@ class EngineSet:
     def _with_less_memory(self, work: Callable[[], Made]) -> Made:
         """Do `work`; where the GPU has no room for it, close everything and do it again in the next leaner layout."""
         while True:
+            leaner = leaner_layout(self.layout, self._residency)
             try:
                 return work()
             except DeviceMemoryError as error:
-                self._close_engines()
-                leaner = leaner_layout(self.layout, self._residency)
                 if leaner is None:
+                    self._close_engines()
                     raise
-                logger.warning("%s. Going on with fewer engines loaded at a time.", str(error).rstrip("."))
-                self._opener.use(leaner)
+                reason = str(error).rstrip(".")
+            # Here, not in the except block: as long as the error lives, so do the tensors of the frames that it passed
+            self._close_engines()
+            logger.warning("%s. Going on with fewer engines loaded at a time.", reason)
+            self._opener.use(leaner)
 
     def _close_engines(self) -> None:
         self._made.clear()
-        while self._open:
-            self._open.popitem()[1].close()
+        with ExitStack() as stack:
+            for engine in self._open.values():
+                stack.callback(engine.close)
+            self._open = {}

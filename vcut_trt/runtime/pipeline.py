@@ -192,7 +192,7 @@ class VCutPipeline:
         """Free the engines."""
         self.close()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self,
         image: ImageInput,
@@ -292,8 +292,8 @@ class VCutPipeline:
                 )
                 for index, timestep in enumerate(scheduler.timesteps):
                     latents = denoiser(latents, index + 1)
-                    guard.note_step(index + 1, latents)
                     latents = after_step(index, timestep, latents)
+                    guard.note_step(index + 1, latents)
             with annotate("stage: decode"):
                 frames = latents.clone() if output_type == "latent" else self._decode(latents, guard)
             guard.check(self.precision)

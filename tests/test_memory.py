@@ -1,0 +1,137 @@
+"""What a bundle's plans need on a GPU, against sums made by hand, and which layout comes after which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engines.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
+from vcut_trt.bundle import Bundle, PlanRecord
+from vcut_trt.engines.backends import leaner_layout
+from vcut_trt.memory import (
+    CUDA_CONTEXT_BYTES,
+    GIB,
+    LAYOUTS,
+    Layout,
+    MemoryNeed,
+    Residency,
+    layouts,
+    memory_need,
+    memory_needs,
+)
+from vcut_trt.spec import GraphName
+
+RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
+
+Bytes = dict[str, int]
+UNET_HEAVY = {"image_encoder": 3, "vae_encoder": 1, "unet_cfg": 6, "unet_single": 5, "vae_decoder": 2}
+DECODER_HEAVY = {"image_encoder": 3, "vae_encoder": 1, "unet_cfg": 6, "unet_single": 5, "vae_decoder": 40}
+ENCODER_HEAVY = {"image_encoder": 30, "vae_encoder": 10, "unet_cfg": 6, "unet_single": 5, "vae_decoder": 2}
+SCRATCH = {"image_encoder": 1, "vae_encoder": 4, "unet_cfg": 2, "unet_single": 1, "vae_decoder": 5}
+
+
+def sized(root: Path, folder: str, weights: Bytes, scratch: Bytes) -> tuple[PlanRecord, ...]:
+    return tuple(
+        plan.model_copy(
+            update={"weights_bytes": weights[plan.graph.value], "activation_bytes": scratch[plan.graph.value]}
+        )
+        for plan in plan_records(root, folder)
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "layout", "loaded", "scratch"),
+    [
+        (UNET_HEAVY, RESIDENT, 3 + 1 + 6 + 5 + 2, 5),
+        (UNET_HEAVY, TWO_GROUPS, 6 + 5 + 2, 5),
+        (UNET_HEAVY, THREE_GROUPS, 6 + 5, 2),
+        (DECODER_HEAVY, RESIDENT, 3 + 1 + 6 + 5 + 40, 5),
+        (DECODER_HEAVY, TWO_GROUPS, 6 + 5 + 40, 5),
+        (DECODER_HEAVY, THREE_GROUPS, 40, 5),
+        (ENCODER_HEAVY, RESIDENT, 30 + 10 + 6 + 5 + 2, 5),
+        (ENCODER_HEAVY, TWO_GROUPS, 30 + 10, 4),
+        (ENCODER_HEAVY, THREE_GROUPS, 30 + 10, 4),
+    ],
+)
+def test_a_layouts_need_is_that_of_its_fullest_group(
+    nano_bundle: Bundle, tmp_path: Path, weights: Bytes, layout: Layout, loaded: int, scratch: int
+) -> None:
+    bundle = with_plans(nano_bundle, tmp_path, *sized(tmp_path, "a", weights, SCRATCH))
+    (plans,) = bundle.manifest.plan_sets()
+    need = memory_need(bundle.manifest, plans, layout)
+    assert need == MemoryNeed(
+        folder="plans/a",
+        compute_capabilities=("8.6",),
+        weights_bytes=loaded,
+        scratch_bytes=scratch,
+        tensor_bytes=TENSOR_BYTES,
+    )
+    assert need.engine_bytes == loaded + scratch + TENSOR_BYTES
+    assert need.total_bytes == need.engine_bytes + CUDA_CONTEXT_BYTES
+
+
+def test_the_fullest_group_is_the_one_with_the_largest_sum_not_the_largest_weights(
+    nano_bundle: Bundle, tmp_path: Path
+) -> None:
+    scratch = {**SCRATCH, "vae_decoder": 100}
+    bundle = with_plans(nano_bundle, tmp_path, *sized(tmp_path, "a", UNET_HEAVY, scratch))
+    need = memory_need(bundle.manifest, bundle.manifest.plan_sets()[0], THREE_GROUPS)
+    assert (need.weights_bytes, need.scratch_bytes) == (2, 100)
+
+
+def test_the_needs_that_inspect_shows_are_all_resident_in_the_manifests_order(
+    nano_bundle: Bundle, tmp_path: Path
+) -> None:
+    first = sized(tmp_path, "z", UNET_HEAVY, SCRATCH)
+    second = sized(tmp_path, "a", ENCODER_HEAVY, SCRATCH)
+    needs = memory_needs(with_plans(nano_bundle, tmp_path, *first, *second).manifest)
+    assert [(need.folder, need.weights_bytes, need.scratch_bytes, need.tensor_bytes) for need in needs] == [
+        ("plans/z", 17, 5, TENSOR_BYTES),
+        ("plans/a", 53, 5, TENSOR_BYTES),
+    ]
+
+
+def test_what_is_spare_counts_the_cuda_context(nano_bundle: Bundle, tmp_path: Path) -> None:
+    (need,) = memory_needs(with_plans(nano_bundle, tmp_path, *sized(tmp_path, "a", UNET_HEAVY, SCRATCH)).manifest)
+    assert need.spare_bytes(GIB) == GIB - CUDA_CONTEXT_BYTES - 17 - 5 - TENSOR_BYTES
+    assert need.spare_bytes(need.total_bytes) == 0
+    assert need.spare_bytes(0) < 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_loads_each_graph_in_exactly_one_group(layout: Layout) -> None:
+    loaded = [name for group in layout.groups for name in group]
+    assert sorted(loaded) == sorted(GraphName)
+
+
+@pytest.mark.parametrize(
+    ("residency", "expected"),
+    [
+        (Residency.AUTO, (RESIDENT, TWO_GROUPS, THREE_GROUPS)),
+        (Residency.RESIDENT, (RESIDENT,)),
+        (Residency.STAGED, (TWO_GROUPS, THREE_GROUPS)),
+    ],
+)
+def test_a_residency_allows_its_own_layouts_from_the_fastest(
+    residency: Residency, expected: tuple[Layout, ...]
+) -> None:
+    assert layouts(residency) == expected
+    assert [len(layout.groups) for layout in LAYOUTS] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("layout", "residency", "expected"),
+    [
+        (RESIDENT, Residency.AUTO, TWO_GROUPS),
+        (TWO_GROUPS, Residency.AUTO, THREE_GROUPS),
+        (THREE_GROUPS, Residency.AUTO, None),
+        (RESIDENT, Residency.RESIDENT, None),
+        (TWO_GROUPS, Residency.STAGED, THREE_GROUPS),
+        (THREE_GROUPS, Residency.STAGED, None),
+    ],
+)
+def test_the_next_leaner_layout_stays_within_what_was_allowed(
+    layout: Layout, residency: Residency, expected: Layout | None
+) -> None:
+    assert leaner_layout(layout, residency) == expected
