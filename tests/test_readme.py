@@ -30,7 +30,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def lines_of(page: Path, program: str) -> list[str]:
     """The lines of the page's `sh` blocks that call `program`, without their comments."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [" ".join(words) for line in lines if (words := shlex.split(line, comments=True)) and words[0] == program]
 
 
