@@ -17,7 +17,7 @@ from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, graph_specs
+from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, chosen, graph_specs
 
 
 def load_pretrained(
@@ -62,16 +62,18 @@ def load_pretrained(
         EngineError: There is no such device; DeviceMemoryError where it has no room.
     """
     place = parse_device(device)
-    chosen = Precision(precision) if precision else Precision.FP32 if place.type == "cpu" else Precision.FP16
-    checkpoint = open_checkpoint(model, revision=revision, precision=chosen, random_weights=random_weights)
+    default = Precision.FP32 if place.type == "cpu" else Precision.FP16
+    number = chosen(Precision, "precision", precision) if precision else default
+    mode = chosen(Execution, "execution", execution)
+    checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
     return pipeline_of(
         checkpoint,
         Workspace(place),
         video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
-        precision=chosen,
-        cross_attention=CrossAttention(cross_attention),
-        cfg=CfgMode(cfg),
-        execution=Execution(execution),
+        precision=number,
+        cross_attention=chosen(CrossAttention, "cross_attention", cross_attention),
+        cfg=chosen(CfgMode, "cfg", cfg),
+        execution=mode,
         cut_step=cut_step,
     )
 

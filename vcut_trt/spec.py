@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from vcut_trt.errors import ConfigError
 
@@ -15,6 +16,22 @@ VAE_SCALE = 8  # pixels per latent, each way
 SIZE_MULTIPLE = 64  # the VAE divides by 8, the UNet's three down-samplings by 8 again
 CLIP_SIZE = 224  # pixels each way of CLIP's input
 LARGEST_DEFAULT_CHUNK = 8  # frames
+
+
+ChosenT = TypeVar("ChosenT", bound=Enum)
+
+
+def chosen(kind: type[ChosenT], name: str, value: ChosenT | str) -> ChosenT:
+    """The member of `kind` that a user named, `name` being what they call it.
+
+    Raises:
+        ConfigError: There is no such member; the message lists them.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(str(member.value) for member in kind)
+        raise ConfigError(f"{name} is {value!r}; use {known}") from None
 
 
 class Precision(str, Enum):

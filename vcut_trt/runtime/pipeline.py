@@ -38,7 +38,7 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import LATENT_CHANNELS, GraphName, Precision, VideoSpec
+from vcut_trt.spec import LATENT_CHANNELS, GraphName, Precision, VideoSpec, chosen
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler
@@ -110,9 +110,10 @@ class VCutPipeline:
             EngineError: The backend cannot run here; DeviceMemoryError where the GPU has no room.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-        choice = choose_backend(opened, Backend(backend), device)
+        choice = choose_backend(opened, chosen(Backend, "backend", backend), device)
         logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
-        return cls.from_choice(opened, choice, EngineOptions(residency=Residency(residency), cuda_graphs=cuda_graphs))
+        allowed = chosen(Residency, "residency", residency)
+        return cls.from_choice(opened, choice, EngineOptions(residency=allowed, cuda_graphs=cuda_graphs))
 
     @classmethod
     def from_choice(cls, bundle: Bundle, choice: BackendChoice, options: EngineOptions) -> VCutPipeline:
@@ -314,10 +315,10 @@ class VCutPipeline:
         def call_back(index: int, timestep: Any, latents: Tensor) -> Tensor:
             tensors = {name: latents.clone() for name in shown}
             replaced = callback(self, index, timestep, tensors) or {}
-            chosen = replaced.get("latents", tensors.get("latents", latents))
-            if tuple(chosen.shape) != tuple(latents.shape):
-                raise ConfigError(f"a callback gave back latents {tuple(chosen.shape)}, not {tuple(latents.shape)}")
-            return chosen
+            kept = replaced.get("latents", tensors.get("latents", latents))
+            if tuple(kept.shape) != tuple(latents.shape):
+                raise ConfigError(f"a callback gave back latents {tuple(kept.shape)}, not {tuple(latents.shape)}")
+            return kept
 
         return call_back
 
