@@ -10,10 +10,8 @@ same order of random numbers, so that it drops in; and `cut_step`.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +29,15 @@ from vcut_trt.engines.openers import OpenEngines
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import BundleError, ConfigError
 from vcut_trt.memory import DECODER, ENCODERS, UNETS, Residency
+from vcut_trt.runtime.arguments import (
+    check_choices,
+    check_latents,
+    check_sizes,
+    check_videos,
+    guidance_scale,
+    latents_shape,
+    prepared,
+)
 from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.conditioning import ImagePreprocessor, MicroConditions, encode_images
 from vcut_trt.runtime.denoiser import StepEngines
@@ -38,7 +45,7 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import LATENT_CHANNELS, GraphName, Precision, VideoSpec, chosen
+from vcut_trt.spec import GraphName, Precision, VideoSpec, chosen
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler
@@ -49,7 +56,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 StepCallback = Callable[["VCutPipeline", int, Any, dict[str, Any]], dict[str, Any]]
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 class VCutPipeline:
@@ -256,20 +262,16 @@ class VCutPipeline:
             NotFiniteError: Numbers overflowed; the message names the step and a remedy.
             DeviceMemoryError: The GPU has no room for the video.
         """
-        self._check_fixed(
-            height=(height, self.video.height),
-            width=(width, self.video.width),
-            num_frames=(num_frames, self.video.frames),
-            decode_chunk_size=(decode_chunk_size, self.video.decode_chunk),
-        )
-        self._check_choices(output_type, callback_on_step_end_tensor_inputs)
+        check_sizes(self.video, height=height, width=width, num_frames=num_frames, decode_chunk_size=decode_chunk_size)
+        check_choices(output_type, callback_on_step_end_tensor_inputs)
+        check_latents(self.video, latents)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
-        scheduler = self._scheduler(num_inference_steps, sigmas)
+        scheduler = prepared(self.scheduler, num_inference_steps, sigmas)
         schedule = self._schedule(len(scheduler.timesteps), cut_step)
-        guidance_scale = self._guidance(min_guidance_scale, max_guidance_scale)
+        guidance = guidance_scale(min_guidance_scale, max_guidance_scale, self.video.frames, self.device)
         after_step = self._after_step(callback_on_step_end, tuple(callback_on_step_end_tensor_inputs))
         pixels = self._preprocessor(image)
-        self._check_videos(len(pixels[0]), num_videos_per_prompt)
+        check_videos(self.video, len(pixels[0]), num_videos_per_prompt)
 
         with (
             self._exclusively(),
@@ -289,7 +291,7 @@ class VCutPipeline:
                 guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
             with annotate("stage: denoise"):
                 denoiser = self._engines.stage(UNETS, StepEngines).denoiser(
-                    conditioning, scheduler.sigmas.to(self.device, torch.float32), schedule, guidance_scale
+                    conditioning, scheduler.sigmas.to(self.device, torch.float32), schedule, guidance
                 )
                 for index, timestep in enumerate(scheduler.timesteps):
                     latents = denoiser(latents, index + 1)
@@ -335,33 +337,10 @@ class VCutPipeline:
             finally:
                 self._is_running = False
 
-    def _scheduler(self, num_inference_steps: int, sigmas: list[float] | None) -> EulerDiscreteScheduler:
-        """A scheduler of this video's own, with its steps set."""
-        if sigmas is None and num_inference_steps < 1:
-            raise ConfigError(f"num_inference_steps is {num_inference_steps}; it must be at least 1")
-        if sigmas is not None and (len(sigmas) < 2 or any(sigma <= 0 for sigma in sigmas[:-1])):
-            raise ConfigError("sigmas holds at least two numbers, positive but for the last one")
-        scheduler = copy.deepcopy(self.scheduler)
-        if sigmas is None:
-            scheduler.set_timesteps(num_inference_steps)
-        else:
-            scheduler.set_timesteps(sigmas=sigmas)
-        return scheduler
-
     def _schedule(self, steps: int, cut_step: int | None) -> CutSchedule:
         if cut_step is None:
             return CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=self.default_cut_step)
         return CutSchedule(num_inference_steps=steps, cut_step=cut_step)
-
-    def _guidance(self, lowest: float, highest: float) -> Tensor | None:
-        """The guidance scale of each frame, (F) fp32; None where diffusers would not guide at all."""
-        if not (math.isfinite(lowest) and math.isfinite(highest)):
-            raise ConfigError(f"the guidance scale runs from {lowest} to {highest}; both must be finite numbers")
-        if highest <= 1:
-            if lowest > 1:
-                raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
-            return None
-        return torch.linspace(lowest, highest, self.video.frames, device=self.device)
 
     def _initial_latents(
         self, latents: Tensor | None, generator: torch.Generator | list[torch.Generator] | None, scheduler: Any
@@ -369,13 +348,9 @@ class VCutPipeline:
         """(V, F, 4, h, w), fp32, scaled to the first sigma; drawn in the bundle's precision, as diffusers does."""
         from diffusers.utils.torch_utils import randn_tensor
 
-        video = self.video
-        shape = (video.videos, video.frames, LATENT_CHANNELS, video.latent_height, video.latent_width)
         if latents is None:
-            dtype = torch_dtype(self.precision.dtype)
+            shape, dtype = latents_shape(self.video), torch_dtype(self.precision.dtype)
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
-        elif tuple(latents.shape) != shape:
-            raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {shape}")
         return latents.to(self.device, torch.float32) * scheduler.init_noise_sigma
 
     def _decode(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
@@ -394,29 +369,6 @@ class VCutPipeline:
         from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
 
         return StableVideoDiffusionPipelineOutput(frames=frames)
-
-    @staticmethod
-    def _check_fixed(**sizes: tuple[int | None, int]) -> None:
-        for name, (asked, built) in sizes.items():
-            if asked is not None and asked != built:
-                raise ConfigError(
-                    f"{name} is {asked}; this bundle was exported for {built}. Export again to change it."
-                )
-
-    @staticmethod
-    def _check_choices(output_type: str, tensor_inputs: tuple[str, ...] | list[str]) -> None:
-        if output_type not in OUTPUT_TYPES:
-            raise ConfigError(f"output_type is {output_type!r}; use {', '.join(OUTPUT_TYPES)}")
-        if set(tensor_inputs) - {"latents"}:
-            raise ConfigError(f"callbacks are given `latents` only; {', '.join(tensor_inputs)} were asked for")
-
-    def _check_videos(self, images: int, videos_per_image: int) -> None:
-        if images * videos_per_image != self.video.videos:
-            raise ConfigError(
-                f"{images} image(s) times {videos_per_image} video(s) each are not the {self.video.videos} video(s) "
-                "that this bundle makes at a time. Call it with fewer, or export with --videos "
-                f"{images * videos_per_image}."
-            )
 
 
 def _bind_all(engines: Mapping[GraphName, Engine]) -> dict[GraphName, BoundGraph]:

@@ -1,0 +1,103 @@
+"""What a call of the pipeline may be given: checks, and what follows from the arguments alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vcut_trt.errors import ConfigError
+from vcut_trt.spec import LATENT_CHANNELS, VideoSpec
+
+if TYPE_CHECKING:
+    from diffusers import EulerDiscreteScheduler
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+def check_sizes(
+    video: VideoSpec, *, height: int | None, width: int | None, num_frames: int | None, decode_chunk_size: int | None
+) -> None:
+    """Sizes are fixed at export; if given, they must be the bundle's."""
+    sizes = {
+        "height": (height, video.height),
+        "width": (width, video.width),
+        "num_frames": (num_frames, video.frames),
+        "decode_chunk_size": (decode_chunk_size, video.decode_chunk),
+    }
+    for name, (asked, built) in sizes.items():
+        if asked is not None and asked != built:
+            raise ConfigError(f"{name} is {asked}; this bundle was exported for {built}. Export again to change it.")
+
+
+def check_choices(output_type: str, tensor_inputs: Collection[str]) -> None:
+    """The output type, and what callbacks ask for."""
+    if output_type not in OUTPUT_TYPES:
+        raise ConfigError(f"output_type is {output_type!r}; use {', '.join(OUTPUT_TYPES)}")
+    if set(tensor_inputs) - {"latents"}:
+        raise ConfigError(f"callbacks are given `latents` only; {', '.join(tensor_inputs)} were asked for")
+
+
+def check_videos(video: VideoSpec, images: int, videos_per_image: int) -> None:
+    """A call makes exactly the bundle's number of videos."""
+    if images * videos_per_image != video.videos:
+        raise ConfigError(
+            f"{images} image(s) times {videos_per_image} video(s) each are not the {video.videos} video(s) "
+            "that this bundle makes at a time. Call it with fewer, or export with --videos "
+            f"{images * videos_per_image}."
+        )
+
+
+def latents_shape(video: VideoSpec) -> tuple[int, ...]:
+    """(V, F, 4, h, w)."""
+    return (video.videos, video.frames, LATENT_CHANNELS, video.latent_height, video.latent_width)
+
+
+def check_latents(video: VideoSpec, latents: Tensor | None) -> None:
+    """Latents that were passed have the bundle's shape."""
+    if latents is not None and tuple(latents.shape) != latents_shape(video):
+        raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {latents_shape(video)}")
+
+
+def prepared(
+    scheduler: EulerDiscreteScheduler, num_inference_steps: int, sigmas: list[float] | None
+) -> EulerDiscreteScheduler:
+    """A scheduler of one video's own, with its steps set.
+
+    Args:
+        scheduler: Copied, not changed.
+        num_inference_steps: N; not looked at where there are sigmas.
+        sigmas: N + 1 of them, the last one (0) included, or None.
+
+    Raises:
+        ConfigError: There is no step, or a sigma is not positive.
+    """
+    if sigmas is None and num_inference_steps < 1:
+        raise ConfigError(f"num_inference_steps is {num_inference_steps}; it must be at least 1")
+    if sigmas is not None and (len(sigmas) < 2 or any(sigma <= 0 for sigma in sigmas[:-1])):
+        raise ConfigError("sigmas holds at least two numbers, positive but for the last one")
+    own = copy.deepcopy(scheduler)
+    if sigmas is None:
+        own.set_timesteps(num_inference_steps)
+    else:
+        own.set_timesteps(sigmas=sigmas)
+    return own
+
+
+def guidance_scale(lowest: float, highest: float, frames: int, device: torch.device) -> Tensor | None:
+    """The guidance scale of each frame, (F) fp32; None where diffusers would not guide at all.
+
+    Raises:
+        ConfigError: The scales are not finite, or the wrong way round.
+    """
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ConfigError(f"the guidance scale runs from {lowest} to {highest}; both must be finite numbers")
+    if highest <= 1:
+        if lowest > 1:
+            raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
+        return None
+    return torch.linspace(lowest, highest, frames, device=device)
