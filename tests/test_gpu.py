@@ -34,6 +34,13 @@ def _true_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
+def allocated_bytes() -> int:
+    """What PyTorch holds, but for cuBLAS's workspaces: one a stream, never freed (pytorch/pytorch issue 95668)."""
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    return torch.cuda.memory_allocated()
+
+
 def torch_pipeline(bundle: Bundle, device: str, execution: Execution = Execution.EAGER) -> VCutPipeline:
     return pipeline_of(
         checkpoint(),
@@ -130,13 +137,12 @@ def test_a_thousand_steps_take_no_more_memory_than_ten(execution: Execution, nan
 
 
 def test_closing_gives_the_memory_back(nano_bundle: Bundle) -> None:
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
+    before = allocated_bytes()
     for execution in (Execution.EAGER, Execution.CAPTURED):
         with torch_pipeline(nano_bundle, "cuda", execution) as pipeline:
             video(pipeline)
         del pipeline
-        assert torch.cuda.memory_allocated() <= before + SLACK_BYTES
+        assert allocated_bytes() <= before + SLACK_BYTES
 
 
 def test_two_pipelines_and_two_threads_make_what_each_makes_alone(nano_bundle: Bundle) -> None:

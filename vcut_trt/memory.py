@@ -18,6 +18,9 @@ GIB = 1 << 30
 CUDA_CONTEXT_BYTES = 512 << 20
 """Set aside for the CUDA context and the libraries' own memory: an assumption, some hundred MB on most drivers."""
 
+WORKING_BYTES = 1 << 30
+"""Set aside for what no manifest tells: frames, CUDA graphs, what contexts keep for themselves. An assumption."""
+
 ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
 UNETS = (GraphName.UNET_CFG, GraphName.UNET_SINGLE)
 DECODER = (GraphName.VAE_DECODER,)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vcut_trt.engines.openers import OpenEngines
-from vcut_trt.engines.torch_engine import Execution, TorchEngine
+from vcut_trt.engines.openers import ModuleOpener
+from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint, open_checkpoint, video_spec
 from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
-from vcut_trt.memory import Residency
+from vcut_trt.memory import Residency, layouts
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, chosen, graph_specs
+from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, chosen, graph_specs
 
 
 def load_pretrained(
@@ -30,6 +30,7 @@ def load_pretrained(
     cross_attention: CrossAttention | str = CrossAttention.PAPER,
     cfg: CfgMode | str = CfgMode.BATCHED,
     execution: Execution | str = Execution.EAGER,
+    residency: Residency | str = Residency.AUTO,
     videos: int = 1,
     frames: int | None = None,
     height: int | None = None,
@@ -48,6 +49,8 @@ def load_pretrained(
         cross_attention: `paper`, `exact` or `original`, as for export.
         cfg: `batched` or `sequential`, as for export.
         execution: `eager`, `compiled` (torch.compile), `captured` (a CUDA graph) or `compiled-captured`.
+        residency: `resident` keeps all modules on the GPU, `staged` each stage's; `auto` goes from the one to the other
+            where memory does not suffice.
         videos: Made by one call.
         frames: Of a video; the model's own by default.
         height: Pixels, a multiple of 64; 576 by default, 128 for `tiny`.
@@ -74,6 +77,7 @@ def load_pretrained(
         cross_attention=chosen(CrossAttention, "cross_attention", cross_attention),
         cfg=chosen(CfgMode, "cfg", cfg),
         execution=mode,
+        residency=chosen(Residency, "residency", residency),
         cut_step=cut_step,
     )
 
@@ -86,20 +90,21 @@ def pipeline_of(
     precision: Precision,
     cross_attention: CrossAttention,
     cfg: CfgMode,
-    execution: Execution,
-    cut_step: int,
+    execution: Execution = Execution.EAGER,
+    residency: Residency = Residency.AUTO,
+    cut_step: int = DEFAULT_CUT_STEP,
 ) -> VCutPipeline:
     """The pipeline of a checkpoint that is open already. See `load_pretrained`."""
     modules, width = graph_modules(
         checkpoint, cross_attention=cross_attention, cfg=cfg, dtype=torch_dtype(precision.dtype)
     )
     specs = graph_specs(video, precision, width)
-    engines = {name: TorchEngine(modules.pop(name), specs[name], workspace, execution) for name in GraphName}
+    opener = ModuleOpener(modules, specs, workspace, layout=layouts(residency)[0], execution=execution)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_configs(Path(folder))
         return VCutPipeline.from_configs(
             Path(folder),
-            EngineSet(OpenEngines(engines), Residency.RESIDENT),
+            EngineSet(opener, residency),
             video=video,
             precision=precision,
             default_cut_step=cut_step,

@@ -21,15 +21,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle import Bundle, Manifest
 from vcut_trt.engines.backends import BackendChoice, EngineOpener, EngineOptions, graph_spec, open_backend
-from vcut_trt.engines.torch_engine import TorchEngine
+from vcut_trt.engines.openers import ModuleOpener
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import graph_modules
-from vcut_trt.memory import Residency
+from vcut_trt.memory import Residency, layouts
 from vcut_trt.progress import SILENT, Progress
+from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec import (
     LATENT_CHANNELS,
@@ -109,30 +110,38 @@ def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progr
     if manifest.cross_attention is not CrossAttention.ORIGINAL:
         with progress.stage("fold: stock UNet against folded UNet"):
             checks.append(check_fold(checkpoint, bundle))
+    workspace = Workspace(choice.device)
+    references = _references(checkpoint, manifest, workspace)
+    opener = open_backend(bundle, choice, EngineOptions(residency=Residency.STAGED, cuda_graphs=False))
+    for name in GraphName:
+        with progress.stage(f"graph: {name.value}"):
+            checks.append(_check_graph(bundle, name, references, opener))
+    opener.close()
+    with progress.stage("pipeline: PyTorch against engines"):
+        with VCutPipeline.from_configs(
+            bundle.root,
+            EngineSet(references, Residency.STAGED),
+            video=manifest.video,
+            precision=Precision.FP32,
+            default_cut_step=manifest.cut_step,
+        ) as theirs:
+            expected = _video(theirs)
+        checks.append(_check_video(bundle, choice, "pipeline", "PyTorch, cut", expected, CUT_STEP))
+    references.close()
+    with progress.stage("stock: diffusers against engines"):
+        expected = _stock_video(checkpoint, bundle, choice.device)
+        workspace.release_cache()
+        checks.append(_check_video(bundle, choice, "stock", "diffusers, never cut", expected, STEPS + 1))
+    return checks
+
+
+def _references(checkpoint: Checkpoint, manifest: Manifest, workspace: Workspace) -> ModuleOpener:
+    """The graphs' modules in fp32; on a GPU they come and go, so that there is room for the engines too."""
     modules, width = graph_modules(
         checkpoint, cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
     )
     specs = graph_specs(manifest.video, Precision.FP32, width)
-    workspace = Workspace(choice.device)
-    references = {name: TorchEngine(modules[name], specs[name], workspace) for name in GraphName}
-    opener = open_backend(bundle, choice, EngineOptions(residency=Residency.STAGED, cuda_graphs=False))
-    for name in GraphName:
-        with progress.stage(f"graph: {name.value}"):
-            checks.append(_check_graph(bundle, name, references[name], opener))
-    opener.close()
-    with progress.stage("pipeline: PyTorch against engines"):
-        exact = Bundle(bundle.root, manifest.model_copy(update={"precision": Precision.FP32}))
-        with VCutPipeline.from_engines(exact, references) as theirs:
-            expected = _video(theirs)
-        del modules, references  # a GPU need not hold both sides at once
-        with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
-            checks.append(_check_frames(bundle, "pipeline", "PyTorch, cut", expected, _video(ours)))
-    with progress.stage("stock: diffusers against engines"):
-        expected = _stock_video(checkpoint, bundle, choice.device)
-        with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
-            came = _video(ours, cut_step=STEPS + 1)
-        checks.append(_check_frames(bundle, "stock", "diffusers, never cut", expected, came))
-    return checks
+    return ModuleOpener(modules, specs, workspace, layout=layouts(Residency.STAGED)[-1])
 
 
 def check_fold(checkpoint: Checkpoint, bundle: Bundle) -> Check:
@@ -188,17 +197,23 @@ def example_inputs(spec: GraphSpec, device: torch.device) -> dict[str, Tensor]:
     return {tensor.name: example(tensor) for tensor in spec.inputs}
 
 
-def _check_graph(bundle: Bundle, name: GraphName, reference: TorchEngine, opener: EngineOpener) -> Check:
-    inputs = example_inputs(graph_spec(bundle, name), reference.workspace.device)
-    exact = {spec.name: inputs[spec.name].to(torch_dtype(spec.dtype)) for spec in reference.inputs}
-    output = reference.outputs[0].name
-    expected = reference(**exact)[output]
+def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, opener: EngineOpener) -> Check:
+    inputs = example_inputs(graph_spec(bundle, name), references.workspace.device)
+    with references.open(name) as reference:
+        (output,) = (spec.name for spec in reference.outputs)
+        exact = {spec.name: inputs[spec.name].to(torch_dtype(spec.dtype)) for spec in reference.inputs}
+        expected = reference(**exact)[output].cpu()
+    references.unload()
     with opener.open(name) as engine:
         came = engine(**inputs)[output]
     return compare(name.value, "PyTorch, fp32", expected, came, GRAPH_TOLERANCE[bundle.manifest.precision])
 
 
-def _check_frames(bundle: Bundle, name: str, compared: str, reference: Tensor, came: Tensor) -> Check:
+def _check_video(
+    bundle: Bundle, choice: BackendChoice, name: str, compared: str, reference: Tensor, cut_step: int
+) -> Check:
+    with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
+        came = _video(ours, cut_step=cut_step)
     approximate = name == "stock" and bundle.manifest.cross_attention is CrossAttention.PAPER
     tolerance = None if approximate else FRAME_TOLERANCE[bundle.manifest.precision]
     check = compare(name, compared, reference, came, tolerance)
@@ -217,7 +232,7 @@ def _video(pipeline: VCutPipeline, cut_step: int = CUT_STEP) -> Tensor:
         return_dict=False,
     )
     assert isinstance(frames, Tensor)
-    return frames
+    return frames.cpu()
 
 
 def _latents(video: VideoSpec) -> Tensor:
@@ -228,7 +243,9 @@ def _latents(video: VideoSpec) -> Tensor:
 
 def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -> Tensor:
     """The same video from diffusers' own pipeline, in fp32."""
-    stock = stock_pipeline(checkpoint, device, torch.float32)
+    stock = stock_pipeline(checkpoint, torch.device("cpu"), torch.float32)
+    if device.type == "cuda":
+        stock.enable_model_cpu_offload(device=device)  # all of it in fp32 is more than a 24 GB card holds
     video = bundle.manifest.video
     frames = stock(
         sample_images(video.videos),

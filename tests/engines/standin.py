@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 import onnxruntime
@@ -236,7 +236,14 @@ class ExecutionContext:
             self._captured = dict(self._addresses)
         addresses = dict(self._addresses)
         if trt.recording is not None:
-            trt.recording.append(lambda: self._run(addresses))
+            context = ref(self)  # a graph owns nothing: its context must be kept by whoever replays it
+
+            def replay() -> None:
+                kept = context()
+                rule(kept is not None, "replayed after its context is gone")
+                kept._run(addresses)
+
+            trt.recording.append(replay)
         else:
             self._run(addresses)
         return True

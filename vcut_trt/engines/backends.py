@@ -69,6 +69,9 @@ class EngineOpener(Protocol):
     def use(self, layout: Layout) -> None:
         """Go on with another layout. No engine is open."""
 
+    def keep_compiled(self) -> None:
+        """Keep, for the next process, what was compiled for the engines that are bound by now."""
+
     def close(self) -> None:
         """Free what the engines shared. No engine is open."""
 

@@ -9,6 +9,7 @@ A launch only enqueues. Its addresses never change, so that a CUDA graph of it s
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -91,23 +92,25 @@ class BaseEngine(ABC):
         """See `Engine.__call__`."""
         self._check_open()
         check_tensors(self.inputs, tensors, self.workspace.device)
-        with torch.no_grad(), self.workspace.running():
+        with torch.inference_mode(False), torch.no_grad(), self.workspace.running():
             bound = {spec.name: self.workspace.empty_like_spec(spec) for spec in (*self.inputs, *self.outputs)}
             for name, tensor in tensors.items():
                 bound[name].copy_(tensor)
-            self.bind(bound)()
-            self.workspace.synchronize()  # the launch and what it holds are gone after this
+            launch = self.bind(bound)
+            launch()
+            self.workspace.synchronize()  # only then may the launch go, with all that it holds
         return {spec.name: bound[spec.name] for spec in self.outputs}
 
     def close(self) -> None:
         """See `Engine.close`."""
         if not self._closed:
             self._closed = True
-            self.workspace.synchronize()
-            for launch in self._launches:
-                launch.close()
-            self._free()
-            self.workspace.give_up(self)
+            with self.workspace.on_device():
+                self.workspace.synchronize()
+                for launch in self._launches:
+                    launch.close()
+                self._free()
+                self.workspace.give_up(self)
 
     @abstractmethod
     def _bind(self, tensors: dict[str, Tensor]) -> Launch:
@@ -150,7 +153,8 @@ class _ClosableLaunch:
 class CapturedLaunch:
     """A launch that runs eagerly at first, is captured in a CUDA graph at its second call, and replayed from then on.
 
-    The first run is the warm-up that capture needs: it loads modules and allocates what is allocated lazily. A launch
+    The first run is the warm-up that capture needs: it loads modules and allocates what is allocated lazily, partly for
+    the thread that runs it (cuBLAS handles are a thread's own); so only a run on the same thread is captured. A launch
     that CUDA cannot capture goes on eagerly, with one message.
     """
 
@@ -158,18 +162,20 @@ class CapturedLaunch:
         self._run = run
         self._capture: Callable[[Launch], Launch] | None = capture  # None: captured, or known not to be capturable
         self._name = name
-        self._is_warm = False
+        self._warm_thread = 0
+        self._replay: Launch | None = None  # beside `_run`, which owns what the graph's addresses belong to
 
     def __call__(self) -> None:
         """Enqueue one run."""
-        if self._is_warm and self._capture is not None:
+        if self._capture is not None and self._warm_thread == threading.get_ident():
             capture, self._capture = self._capture, None
             try:
-                self._run = capture(self._run)
+                self._replay = capture(self._run)
             except (RuntimeError, EngineError) as error:
-                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error))
-        self._run()
-        self._is_warm = True
+                # a failed capture ends in CUDA's words; what made it fail is the error that it was raised from
+                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error.__context__ or error))
+        (self._replay or self._run)()
+        self._warm_thread = threading.get_ident()
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:

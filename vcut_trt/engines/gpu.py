@@ -18,7 +18,7 @@ class Gpu:
 
     name: str
     compute_capability: tuple[int, int]
-    free_bytes: int  # on the GPU and in PyTorch's cache
+    free_bytes: int
     driver_major: int  # of the CUDA version that the driver supports
 
     @property
@@ -35,11 +35,10 @@ def describe_gpu(device: torch.device) -> Gpu:
     """
     properties = torch.cuda.get_device_properties(device)
     free, _total = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return Gpu(
         name=properties.name,
         compute_capability=(properties.major, properties.minor),
-        free_bytes=free + cached,
+        free_bytes=free,
         driver_major=_driver_version() // 1000,
     )
 

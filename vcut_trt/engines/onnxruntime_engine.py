@@ -1,7 +1,7 @@
 """An engine on ONNX Runtime, on the CPU or a CUDA GPU.
 
 Tensors are bound by address (I/O binding): ONNX Runtime copies neither inputs nor outputs. On CUDA it runs on the
-workspace's stream and waits for nothing; its own CUDA graphs, one for each binding, replay the kernels.
+workspace's stream and waits for nothing; its own CUDA graphs, one for each binding and thread, replay the kernels.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 
 from vcut_trt.engines.base import BaseEngine, Launch
-from vcut_trt.engines.workspace import Workspace
+from vcut_trt.engines.workspace import CAPTURES, Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.spec import GraphSpec
 
@@ -40,7 +41,12 @@ RUNTIME_ERRORS = (  # ONNX Runtime's own exceptions have no common base but Exce
     ort_state.RuntimeException,
 )
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "Failed to allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 class OnnxRuntimeEngine(BaseEngine):
@@ -61,6 +67,7 @@ class OnnxRuntimeEngine(BaseEngine):
         super().__init__(spec, workspace)
         self._cuda_graphs = cuda_graphs and workspace.device.type == "cuda"
         self._graph_ids = itertools.count(1)
+        self._is_warm = workspace.device.type == "cpu"
         self._session: Any = self._open(path)
 
     def _open(self, path: Path) -> onnxruntime.InferenceSession:
@@ -94,6 +101,13 @@ class OnnxRuntimeEngine(BaseEngine):
             except RUNTIME_ERRORS as error:
                 raise _engine_error(f"ONNX Runtime failed: {error}") from error
 
+        if not self._is_warm:
+            # ONNX Runtime allocates a graph's activations when it first runs. Here, where engines are loaded, a lack of
+            # memory can still be answered by loading fewer of them.
+            with CAPTURES:
+                run()
+            self.workspace.synchronize()
+            self._is_warm = True
         return run
 
     def _free(self) -> None:
@@ -118,6 +132,7 @@ def _open_session(path: Path, workspace: Workspace, *, cuda_graphs: bool) -> onn
             "device_id": str(device.index or 0),
             "user_compute_stream": str(workspace.stream_handle),
             "enable_cuda_graph": str(int(cuda_graphs)),
+            "use_tf32": "0",  # on by default: an fp32 graph would be computed with 10 bits of mantissa
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles, past what a 24 GB card has
         }
     try:
@@ -125,7 +140,10 @@ def _open_session(path: Path, workspace: Workspace, *, cuda_graphs: bool) -> onn
     except RUNTIME_ERRORS as error:
         raise _engine_error(f"ONNX Runtime cannot load {path}: {error}") from error
     if session.get_providers()[0] != provider:
-        raise EngineError(f"ONNX Runtime could not start its {provider} on {device}; is the CUDA installation whole?")
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime.__version__} could not start its {provider} on {device}. Each of its versions "
+            f"is built for one CUDA major version, whose libraries must be there; PyTorch's is {torch.version.cuda}."
+        )
     return session
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from vcut_trt.bundle import Bundle, PlanSet
 from vcut_trt.engines.backends import EngineOptions, graph_spec, installed_version
@@ -18,9 +19,10 @@ from vcut_trt.engines.runtime_cache import RuntimeCacheFile, cache_folder, cache
 from vcut_trt.engines.tensorrt_engine import TensorRTEngine
 from vcut_trt.engines.tensorrt_module import Flavour, load
 from vcut_trt.engines.tensorrt_runtime import ClassicRuntime, PlanRuntime, RtxRuntime
+from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.memory import LAYOUTS, Layout, Residency
-from vcut_trt.spec import GraphName
+from vcut_trt.spec import GraphName, GraphSpec
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ class _Opener(ABC):
     def open(self, name: GraphName) -> Engine:
         """See `EngineOpener.open`."""
 
+    def keep_compiled(self) -> None:  # noqa: B027  # as for close
+        """See `EngineOpener.keep_compiled`."""
+
     def close(self) -> None:  # noqa: B027  # not abstract: most have nothing of their own to free
         """See `EngineOpener.close`."""
 
@@ -54,6 +59,7 @@ class OnnxRuntimeOpener(_Opener):
 
     def __init__(self, bundle: Bundle, device: torch.device, layout: Layout, *, cuda_graphs: bool) -> None:
         super().__init__(Workspace(device), layout, cuda_graphs=cuda_graphs)
+        self.workspace.release_cache()
         self._bundle = bundle
         self._verified: set[GraphName] = set()
 
@@ -90,9 +96,53 @@ class PlanOpener(_Opener):
         plan = self._bundle.path(self._plans.plans[name].file)
         return TensorRTEngine(plan, graph_spec(self._bundle, name), self._runtime)
 
+    def keep_compiled(self) -> None:
+        """See `EngineOpener.keep_compiled`."""
+        self._runtime.keep_compiled()
+
     def close(self) -> None:
         """See `EngineOpener.close`."""
         self._runtime.close()
+
+
+class ModuleOpener(_Opener):
+    """Opens modules with PyTorch. Those of other groups of its layout wait in the host's memory."""
+
+    def __init__(
+        self,
+        modules: Mapping[GraphName, nn.Module],
+        specs: Mapping[GraphName, GraphSpec],
+        workspace: Workspace,
+        *,
+        layout: Layout,
+        execution: Execution = Execution.EAGER,
+    ) -> None:
+        super().__init__(workspace, layout, cuda_graphs=execution.captures)
+        self._modules = dict(modules)
+        self._specs = dict(specs)
+        self._execution = execution
+        self._loaded: tuple[GraphName, ...] = ()
+
+    def open(self, name: GraphName) -> Engine:
+        """See `EngineOpener.open`."""
+        group = next(group for group in self.layout.groups if name in group)
+        if group != self._loaded:
+            self.unload()
+            self._loaded = group
+        execution = self._execution if self.cuda_graphs or not self._execution.captures else self._execution.uncaptured
+        return TorchEngine(self._modules[name], self._specs[name], self.workspace, execution)
+
+    def unload(self) -> None:
+        """Take the modules from the device. No engine is open."""
+        for name in self._loaded:
+            self._modules[name].to("cpu")
+        self._loaded = ()
+        self.workspace.release_cache()
+
+    def close(self) -> None:
+        """See `EngineOpener.close`."""
+        self._modules.clear()
+        self.workspace.release_cache()
 
 
 class OpenEngines(_Opener):
@@ -117,11 +167,13 @@ def open_plans(bundle: Bundle, plans: PlanSet, device: torch.device, options: En
         EngineError: They do not fit the TensorRT that is installed, or the GPU.
         DeviceMemoryError: They do not fit its free memory.
     """
-    gpu = describe_gpu(device)
+    workspace = Workspace(device)
+    workspace.release_cache()  # or what PyTorch holds without need would be missing below
+    gpu = describe_gpu(workspace.device)
     flavour = next((flavour for flavour in Flavour if flavour.value == plans.flavour), None)
     layout = check_plans(bundle, plans, gpu, installed_version(flavour), options.residency)
     assert flavour is not None  # one that is not known is not installed
-    workspace, trt = Workspace(device), load(flavour)
+    trt = load(flavour)
     runtime: PlanRuntime
     if flavour is Flavour.RTX:
         cache = RuntimeCacheFile(cache_path(cache_folder(), gpu, plans.version))

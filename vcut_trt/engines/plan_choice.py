@@ -12,7 +12,7 @@ from vcut_trt.bundle import Bundle, PlanSet
 from vcut_trt.engines.gpu import Gpu
 from vcut_trt.engines.tensorrt_module import Flavour
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.memory import GIB, Layout, Residency, layouts, memory_need
+from vcut_trt.memory import GIB, WORKING_BYTES, Layout, Residency, layouts, memory_need
 from vcut_trt.spec import GraphName
 
 Installed = Mapping[Flavour, str]
@@ -81,12 +81,12 @@ def choose_layout(bundle: Bundle, plans: PlanSet, gpu: Gpu, residency: Residency
     """
     allowed = layouts(residency)
     for layout in allowed:
-        if memory_need(bundle.manifest, plans, layout).engine_bytes <= gpu.free_bytes:
+        if memory_need(bundle.manifest, plans, layout).engine_bytes + WORKING_BYTES <= gpu.free_bytes:
             return layout
-    need = memory_need(bundle.manifest, plans, allowed[-1])
+    need = memory_need(bundle.manifest, plans, allowed[-1]).engine_bytes + WORKING_BYTES
     leaner = "" if allowed[-1].residency is Residency.STAGED else "Use --residency staged. "
     raise DeviceMemoryError(
-        f"{plans} need {need.engine_bytes / GIB:.2f} GiB, {allowed[-1].residency.value}, and {gpu.name} has "
+        f"{plans} need {need / GIB:.2f} GiB, {allowed[-1].residency.value}, and {gpu.name} has "
         f"{gpu.free_bytes / GIB:.2f} GiB free. {leaner}End other programs on the GPU, or export again with "
         f"--cfg sequential or a smaller --height and --width, then: {_build(bundle)}"
     )

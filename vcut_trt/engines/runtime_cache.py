@@ -36,45 +36,52 @@ def cache_path(folder: Path, gpu: Gpu, version: str) -> Path:
 
 
 class RuntimeCacheFile:
-    """One TensorRT `IRuntimeCache`, shared by all engines of a pipeline, and the file that it is kept in."""
+    """The file that compiled kernels are kept in, and its content as far as this process knows it.
+
+    Each context has an `IRuntimeCache` of its own, which begins with that content and ends as it: TensorRT asks that
+    what an engine creates does not outlive it, and engines come and go.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._cache: Any = None
-        self._loaded = b""
+        self._content: bytes | None = None  # None: not read yet
+        self._saved = b""
 
-    def attach(self, config: Any) -> None:
-        """Make contexts that are created with this `IRuntimeConfig` use the cache."""
-        if self._cache is None:
-            self._cache = config.create_runtime_cache()
-            self._load()
-        if not config.set_runtime_cache(self._cache):
+    def create_context(self, engine: Any, config: Any) -> Any:
+        """A context of `engine` with an `IRuntimeConfig`, or None. Kernels that are kept are not compiled again."""
+        cache = config.create_runtime_cache()
+        self._fill(cache)
+        if not config.set_runtime_cache(cache):
             logger.warning("TensorRT takes no runtime cache; its kernels are compiled anew")
+        context = engine.create_execution_context(config)
+        if context is not None:
+            self._content = bytes(cache.serialize() or b"")
+        return context
 
     def save(self) -> None:
-        """Write what was compiled since the cache was loaded. A failure costs time at the next start, nothing else."""
-        if self._cache is None:
-            return
-        content = bytes(self._cache.serialize() or b"")
-        if not content or content == self._loaded:
+        """Write what was compiled since the last time. A failure costs time at the next start, nothing else."""
+        if not self._content or self._content == self._saved:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._path, content, mode=0o600)  # it holds machine code: nobody else's to write
+            write_atomically(self._path, self._content, mode=0o600)  # it holds machine code: nobody else's to write
         except OSError as error:
             logger.warning("the runtime cache cannot be kept in %s: %s", self._path, error)
             return
-        self._loaded = content
+        self._saved = self._content
 
-    def _load(self) -> None:
+    def _fill(self, cache: Any) -> None:
+        if self._content is None:
+            self._content = self._saved = self._read()
+        if self._content and not cache.deserialize(self._content):
+            logger.warning("TensorRT rejects the runtime cache %s; it is ignored and will be replaced", self._path)
+            self._content = self._saved = b""
+
+    def _read(self) -> bytes:
         try:
-            content = self._path.read_bytes()
+            return self._path.read_bytes()
         except FileNotFoundError:
-            return
+            return b""
         except OSError as error:
             logger.warning("the runtime cache %s cannot be read: %s", self._path, error)
-            return
-        if self._cache.deserialize(content):
-            self._loaded = content
-        else:
-            logger.warning("TensorRT rejects the runtime cache %s; it is ignored and will be replaced", self._path)
+            return b""

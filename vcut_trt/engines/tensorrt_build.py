@@ -192,19 +192,28 @@ def _advice(precision: Precision) -> str:
 
 def _engine_bytes(parsed: Any, tools: _Tools, folder: Path, monitor: Any) -> Any:
     """Run the builder on a parsed network: the serialized plan, in TensorRT's own host memory."""
-    from polygraphy.backend.trt import engine_bytes_from_network
+    from polygraphy.backend.trt import PostprocessConfig, engine_bytes_from_network
 
     if tools.flavour is Flavour.RTX:
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         rtx = CreateConfigRTX(compute_capabilities=list(tools.capabilities), progress_monitor=monitor)
-        return engine_bytes_from_network(parsed, config=rtx)
+        return engine_bytes_from_network(parsed, config=PostprocessConfig(rtx, _without_tf32(tools.trt)))
 
     from polygraphy.backend.trt import CreateConfig
 
     cache = folder / TIMING_CACHE
     classic = CreateConfig(load_timing_cache=str(cache) if cache.exists() else None, progress_monitor=monitor)
     return engine_bytes_from_network(parsed, config=classic, save_timing_cache=str(cache))
+
+
+def _without_tf32(trt: ModuleType) -> Any:
+    """Turns TF32 off: fp32 graphs would be computed with 10 bits of mantissa. Polygraphy does so for classic only."""
+
+    def turn_off(_builder: Any, _network: Any, config: Any) -> None:
+        config.clear_flag(trt.BuilderFlag.TF32)
+
+    return turn_off
 
 
 def _strongly_typed(tools: _Tools) -> bool:

@@ -44,7 +44,8 @@ class PlanRuntime(ABC):
         self.cuda_graphs = cuda_graphs
         self._messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
         self._logger = _new_logger(trt, self._messages)
-        self._runtime: Any = trt.Runtime(self._logger)
+        with workspace.on_device():
+            self._runtime: Any = trt.Runtime(self._logger)
 
     def deserialize(self, plan: Path) -> Any:
         """Load a plan's weights onto the GPU: an `ICudaEngine`.
@@ -54,23 +55,44 @@ class PlanRuntime(ABC):
             DeviceMemoryError: The GPU has no room for the weights.
         """
         self._messages.clear()
-        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            plan.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            self.workspace.on_device(),
+        ):
             engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise self.error(f"TensorRT cannot load {plan}")
         return engine
 
-    @abstractmethod
     def new_context(self, engine: Any, name: str) -> Any:
-        """An `IExecutionContext` without memory of its own."""
+        """An `IExecutionContext` without memory of its own.
+
+        Raises:
+            EngineError: TensorRT cannot create it.
+        """
+        self._messages.clear()
+        with self.workspace.on_device():
+            context = self._create_context(engine, name)
+        if context is None:
+            raise self.error(f"TensorRT cannot create a context of {name}")
+        return context
+
+    @abstractmethod
+    def _create_context(self, engine: Any, name: str) -> Any:
+        """The context, or None."""
 
     @abstractmethod
     def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
         """A launch of `run`, which is called again and again; `name` is for messages."""
 
+    def keep_compiled(self) -> None:  # noqa: B027  # not abstract: classic TensorRT compiles nothing at run time
+        """Keep what was compiled for the contexts made so far."""
+
     def close(self) -> None:
         """Let go of TensorRT. All engines are closed by now."""
-        self._runtime = None
+        with self.workspace.on_device():
+            self._runtime = None
 
     def error(self, what: str) -> EngineError:
         """An error with TensorRT's last words."""
@@ -90,12 +112,8 @@ class PlanRuntime(ABC):
 class ClassicRuntime(PlanRuntime):
     """`tensorrt`."""
 
-    def new_context(self, engine: Any, name: str) -> Any:
-        """See `PlanRuntime`."""
-        context = engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if context is None:
-            raise self.error(f"TensorRT cannot create a context of {name}")
-        return context
+    def _create_context(self, engine: Any, name: str) -> Any:
+        return engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
     def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
         """See `PlanRuntime`."""
@@ -109,27 +127,21 @@ class RtxRuntime(PlanRuntime):
         super().__init__(trt, workspace, cuda_graphs=cuda_graphs)
         self._cache = cache
 
-    def new_context(self, engine: Any, name: str) -> Any:
-        """See `PlanRuntime`."""
+    def _create_context(self, engine: Any, name: str) -> Any:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         strategies = self.trt.CudaGraphStrategy
         captures = self._graphs_for(engine, name)
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if captures else strategies.DISABLED
-        self._cache.attach(config)
-        context = engine.create_execution_context(config)
-        if context is None:
-            raise self.error(f"TensorRT cannot create a context of {name}")
-        return context
+        return self._cache.create_context(engine, config)
 
     def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
         """See `PlanRuntime`: the context captures by itself."""
         return run
 
-    def close(self) -> None:
-        """Keep the kernels, then let go of TensorRT."""
+    def keep_compiled(self) -> None:
+        """See `PlanRuntime`."""
         self._cache.save()
-        super().close()
 
 
 def _new_logger(trt: ModuleType, messages: deque[str]) -> Any:

@@ -32,6 +32,11 @@ class Execution(str, Enum):
         """Whether a CUDA graph replays them."""
         return self in (Execution.CAPTURED, Execution.COMPILED_CAPTURED)
 
+    @property
+    def uncaptured(self) -> Execution:
+        """The same without CUDA graphs."""
+        return Execution.COMPILED if self.compiles else Execution.EAGER
+
 
 class TorchEngine(BaseEngine):
     """`module` with a graph's inputs and outputs. See `base.Engine`.
@@ -48,7 +53,7 @@ class TorchEngine(BaseEngine):
         if execution.captures and workspace.device.type != "cuda":
             raise ConfigError(f"execution {execution.value!r} needs a CUDA GPU; use eager or compiled")
         self._captures = execution.captures
-        with out_of_memory("a module's weights"):
+        with torch.inference_mode(False), torch.no_grad(), out_of_memory("a module's weights"):
             placed = module.to(workspace.device).eval()
         self._module: Any = torch.compile(placed, dynamic=False) if execution.compiles else placed
 

@@ -9,6 +9,7 @@ Addresses are multiples of 256 bytes, as TensorRT asks for tensors (`IExecutionC
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -21,6 +22,8 @@ from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError
 from vcut_trt.spec import TensorSpec
 
 ALIGNMENT_BYTES = 256
+CAPTURES = threading.Lock()
+"""CUDA records one graph at a time in a process (torch.cuda.graph), ONNX Runtime's included."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -59,6 +62,7 @@ class Workspace:
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._graph_pool: Any = None
+        self._why_no_capture = ""
         self._reserved: dict[object, int] = {}
         self._scratch: Tensor | None = None
 
@@ -75,9 +79,31 @@ class Workspace:
             return
         caller = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(caller)
-        with torch.cuda.stream(self._stream):
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            caller.wait_stream(self._stream)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Make the workspace's device the current one: TensorRT loads onto whichever is."""
+        if self._stream is None:
             yield
-        caller.wait_stream(self._stream)
+            return
+        with torch.cuda.device(self.device):
+            yield
+
+    def hand_over(self, tensor: Tensor) -> None:
+        """Tell the allocator that the caller's stream reads a tensor that was made on the workspace's."""
+        if tensor.is_cuda:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
+
+    def release_cache(self) -> None:
+        """Give PyTorch's unused memory back: TensorRT and ONNX Runtime allocate beside its cache, not from it."""
+        if self._stream is not None:
+            with self.on_device():
+                torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
         """Wait for everything that was enqueued."""
@@ -123,22 +149,31 @@ class Workspace:
         self._reserved.pop(owner, None)
         if not self._reserved:
             self._scratch = None
-            self._graph_pool = None
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # TensorRT and ONNX Runtime allocate beside PyTorch, not from its cache
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """Record what `run` enqueues as a CUDA graph and return what replays it, on the same addresses.
 
         Raises:
-            RuntimeError: CUDA cannot record it.
+            RuntimeError: CUDA cannot record it, or could not record something else of this workspace.
         """
-        graph = torch.cuda.CUDAGraph()
-        if self._graph_pool is None:
-            self._graph_pool = torch.cuda.graph_pool_handle()
-        # thread_local: pipelines of other threads go on with their own work meanwhile
-        with torch.cuda.graph(graph, pool=self._graph_pool, stream=self._stream, capture_error_mode="thread_local"):
-            run()
+        if self._why_no_capture:
+            raise RuntimeError(self._why_no_capture)
+        try:
+            with CAPTURES:
+                graph = torch.cuda.CUDAGraph()
+                if self._graph_pool is None:
+                    self._graph_pool = torch.cuda.graph_pool_handle()
+                # thread_local: what other threads launch and allocate meanwhile does not end this capture. A
+                # device-wide synchronization of theirs does; the launch then goes on without a graph.
+                with torch.cuda.graph(
+                    graph, pool=self._graph_pool, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    run()
+        except BaseException as error:
+            # PyTorch may go on recording into the pool of a capture that failed: pytorch/pytorch issue 180395
+            self._graph_pool = None
+            self._why_no_capture = f"an earlier capture failed: {first_line(error)}"
+            raise
         return graph.replay
 
 
@@ -151,6 +186,6 @@ def out_of_memory(wanted: str) -> Iterator[None]:
         raise DeviceMemoryError(f"the GPU has no room for {wanted}: {first_line(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, without the pages that CUDA's errors go on for."""
     return next(iter(str(error).splitlines()), type(error).__name__)

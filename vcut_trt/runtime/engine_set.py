@@ -71,8 +71,8 @@ class EngineSet:
 
         def opened() -> Made:
             if names not in self._made:
-                engines = self._engines(names)
-                self._made[names] = make(engines)
+                self._made[names] = make(self._engines(names))
+                self._opener.keep_compiled()
             return self._made[names]
 
         return self._with_less_memory(opened)
@@ -123,8 +123,10 @@ class EngineSet:
             self._opener.use(leaner)
 
     def _close_engines(self) -> None:
+        self.workspace.synchronize()  # what was bound goes next, and must not go under work that is still enqueued
         self._made.clear()
         with ExitStack() as stack:
+            stack.callback(self.workspace.release_cache)
             for engine in self._open.values():
                 stack.callback(engine.close)
             self._open = {}

@@ -199,6 +199,7 @@ class VCutPipeline:
         """Free the engines."""
         self.close()
 
+    @torch.inference_mode(False)  # tensors that outlive the call must not be inference tensors, whoever calls
     @torch.no_grad()
     def __call__(
         self,
@@ -302,6 +303,8 @@ class VCutPipeline:
             guard.check(self.precision)
             if output_type != "latent":
                 frames = self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
+        if isinstance(frames, Tensor):
+            self._engines.workspace.hand_over(frames)
         return self._output(frames) if return_dict else frames
 
     def _after_step(
