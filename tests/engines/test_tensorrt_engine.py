@@ -286,7 +286,7 @@ def test_rtx_keeps_its_kernels_for_the_next_process(bundles: dict[str, Bundle], 
         video(pipeline)
     assert set(first.count("kernels compiled")) == {name.value for name in GraphName}
     assert not second.count("kernels compiled")
-    assert first.count("create cache") == {None: 1}
+    assert first.count("create cache") == {None: 3 + 2 * 2}  # one for each context, each begun with what is known
 
 
 def test_the_stand_in_sees_broken_rules(rig: Rig) -> None:
