@@ -187,6 +187,8 @@ def test_the_recorded_results_are_what_is_estimated_now(report: Report) -> None:
     del recorded["versions"], estimated["versions"]
     assert recorded == estimated, "record benchmarks/results again (docs/benchmarks.md)"
     assert (RESULTS / "roofline.md").read_text(encoding="utf-8").strip() == as_markdown(report)
+    first_table = "\n\n".join(as_markdown(report).split("\n\n")[:2])
+    assert first_table in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def _app() -> object:

@@ -7,9 +7,10 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -298,3 +299,21 @@ def test_unfused_attention_is_kept_where_that_is_asked_for(unfused: Bundle) -> N
     assert len(built.manifest.plans) == len(GraphName)
     kept = [message for message in progress.messages if "Kept, as --allow-unfused asks" in message]
     assert [message.partition(":")[0] for message in kept] == ["unet_cfg", "unet_single"]
+
+
+def test_fp32_is_not_rounded_to_tf32(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, flags = (
+        tensorrt_module.load(Flavour.RTX),
+        [],
+    )  # before Polygraphy's backend, which looks for one as it is loaded
+    from polygraphy.backend import trt as backend
+
+    build = backend.engine_bytes_from_network
+
+    def recorded(parsed: tuple[object, ...], config: Callable[..., Any], **options: Any) -> object:
+        flags.append(config(*parsed[:2]).get_flag(trt.BuilderFlag.TF32))
+        return build(parsed, config=config, **options)
+
+    monkeypatch.setattr(backend, "engine_bytes_from_network", recorded)
+    build_plans(toy, A10)
+    assert flags == [False] * len(GraphName)
