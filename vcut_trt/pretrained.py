@@ -7,7 +7,10 @@ reference of `vcut verify`, VCUT without TensorRT in the benchmarks, and the way
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import nn
 
 from vcut_trt.engines.openers import ModuleOpener
 from vcut_trt.engines.torch_engine import Execution
@@ -17,7 +20,7 @@ from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
 from vcut_trt.memory import Residency, layouts
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec, chosen, graph_specs
+from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, chosen, graph_specs
 
 
 def load_pretrained(
@@ -98,7 +101,45 @@ def pipeline_of(
     modules, width = graph_modules(
         checkpoint, cross_attention=cross_attention, cfg=cfg, dtype=torch_dtype(precision.dtype)
     )
-    specs = graph_specs(video, precision, width)
+    return pipeline_of_modules(
+        checkpoint,
+        modules,
+        width,
+        workspace,
+        video=video,
+        precision=precision,
+        execution=execution,
+        residency=residency,
+        cut_step=cut_step,
+    )
+
+
+def pipeline_of_modules(
+    checkpoint: Checkpoint,
+    modules: Mapping[GraphName, nn.Module],
+    projection_width: int,
+    workspace: Workspace,
+    *,
+    video: VideoSpec,
+    precision: Precision,
+    execution: Execution = Execution.EAGER,
+    residency: Residency = Residency.AUTO,
+    cut_step: int = DEFAULT_CUT_STEP,
+) -> VCutPipeline:
+    """The pipeline over five modules, those of `graph_modules` or others with the same inputs and outputs.
+
+    Args:
+        checkpoint: Whose scheduler and feature extractor are used.
+        modules: The five graphs. They are moved to the workspace's device.
+        projection_width: ΣC, as `graph_modules` gives it.
+        workspace: Where the modules run.
+        video: As in `load_pretrained`, like what follows.
+        precision: The modules' own.
+        execution: How PyTorch runs them.
+        residency: Which of them are on the GPU at the same time.
+        cut_step: The default cut step, of 25.
+    """
+    specs = graph_specs(video, precision, projection_width)
     opener = ModuleOpener(modules, specs, workspace, layout=layouts(residency)[0], execution=execution)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_configs(Path(folder))

@@ -82,6 +82,7 @@ def measure(
             execution=Execution.EAGER,
             cut_step=REFERENCE_STEPS + 1,
         )
+    steps = config.num_inference_steps
     rows: list[CutRow] = []
     shown: dict[int, Tensor] = {}
     with pipeline:
@@ -89,11 +90,11 @@ def measure(
             with progress.stage(f"vcut: cut at step {cut_step}") as advance:
                 compared = []
                 for done, (index, seed) in enumerate(samples, start=1):
-                    came = _clip(pipeline, images[index], seed, config, {"cut_step": cut_step})
+                    came = make_clip(pipeline, images[index], seed, steps, {"cut_step": cut_step})
                     compared.append(compare(came, stock[index, seed], lpips))
                     shown.setdefault(cut_step, came.frames)  # the first image and seed
                     advance(done, len(samples))
-            schedule = CutSchedule(num_inference_steps=config.num_inference_steps, cut_step=cut_step)
+            schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
             rows.append(CutRow(cut_step=cut_step, unet_passes=schedule.unet_passes, figures=_figures(compared)))
     report = Report(
         model=checkpoint.model_id,
@@ -159,14 +160,12 @@ def _stock_clips(
     clips = {}
     with progress.stage(f"stock: {len(samples)} × {config.num_inference_steps} steps") as advance:
         for done, (index, seed) in enumerate(samples, start=1):
-            clips[index, seed] = _clip(pipeline, images[index], seed, config, sizes)
+            clips[index, seed] = make_clip(pipeline, images[index], seed, config.num_inference_steps, sizes)
             advance(done, len(samples))
     return clips
 
 
-def _clip(
-    pipeline: Callable[..., Any], image: Image.Image, seed: int, config: QualityConfig, own: Mapping[str, int]
-) -> Clip:
+def make_clip(pipeline: Callable[..., Any], image: Image.Image, seed: int, steps: int, own: Mapping[str, int]) -> Clip:
     """One video from either pipeline: both take the same arguments, but for each one's `own`."""
     last: dict[str, Tensor] = {}
 
@@ -176,7 +175,7 @@ def _clip(
 
     frames = pipeline(
         image,
-        num_inference_steps=config.num_inference_steps,
+        num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
         return_dict=False,

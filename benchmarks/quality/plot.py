@@ -19,14 +19,14 @@ BREAK = 1.5  # an uncut PSNR above this multiple of the next best is written, no
 
 
 def check_drawable() -> None:
-    """Find out before the videos are made whether the curve can be drawn.
+    """Find out before the videos are made whether the pictures can be drawn.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
         raise ConfigError(
-            "the curve is drawn with matplotlib, which is not installed: python -m pip install matplotlib"
+            "the pictures are drawn with matplotlib, which is not installed: python -m pip install matplotlib"
         )
 
 

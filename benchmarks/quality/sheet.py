@@ -54,26 +54,31 @@ def contact_sheet(report: Report, examples: Examples, *, tile_width: int) -> Ima
     for name, video in {**cut, "stock,\nother seed": examples.other_seed[frames]}.items():
         rows.append((name, video))
         rows.append((f"its difference\n× {factor}", (factor * (video - stock).abs()).clamp(max=1)))
-    return _lay_out(report, rows, frames, tile_width)
+    config = report.config
+    mode, steps = config.cross_attention.value, config.num_inference_steps
+    title = f"{report.model}, {mode}, {steps} steps, seed {config.seeds[0]}"
+    warning = RANDOM_WEIGHTS if report.random_weights else ""
+    return lay_out(rows, frames, title=title, warning=warning, tile_width=tile_width)
 
 
 def _name(report: Report, cut_step: int) -> str:
     return "vcut, uncut" if cut_step == report.uncut else f"vcut, c = {cut_step}"
 
 
-def _lay_out(report: Report, rows: Sequence[tuple[str, Tensor]], frames: Sequence[int], tile_width: int) -> Image.Image:
+def lay_out(
+    rows: Sequence[tuple[str, Tensor]], frames: Sequence[int], *, title: str, warning: str, tile_width: int
+) -> Image.Image:
+    """A sheet of named rows, each (len(frames), 3, H, W) in [0, 1]; `frames` are their indices in the video, from 0."""
     from matplotlib.font_manager import findfont
 
-    config = report.config
-    tile_height = round(tile_width * config.video.height / config.video.width)
+    height, width = rows[0][1].shape[-2:]
+    tile_height = round(tile_width * height / width)
     top = 3 * HEADER_HEIGHT
     size = (LABEL_WIDTH + len(frames) * (tile_width + GAP), top + len(rows) * (tile_height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(findfont(FONT), FONT_SIZE)
-    mode, steps = config.cross_attention.value, config.num_inference_steps
-    pen.text((GAP, GAP), f"{report.model}, {mode}, {steps} steps, seed {config.seeds[0]}", INK, font)
-    if report.random_weights:
-        pen.text((GAP, HEADER_HEIGHT), RANDOM_WEIGHTS, WARNING, font)
+    pen.text((GAP, GAP), title, INK, font)
+    pen.text((GAP, HEADER_HEIGHT), warning, WARNING, font)
     lefts = [LABEL_WIDTH + column * (tile_width + GAP) for column in range(len(frames))]
     for left, frame in zip(lefts, frames, strict=True):
         pen.text((left, 2 * HEADER_HEIGHT), f"frame {frame + 1}", INK, font)
@@ -81,11 +86,12 @@ def _lay_out(report: Report, rows: Sequence[tuple[str, Tensor]], frames: Sequenc
         y = top + row * (tile_height + GAP)
         pen.text((GAP, y), name, INK, font)
         for left, tile in zip(lefts, tiles, strict=True):
-            picture = _picture(tile).resize((tile_width, tile_height), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (left, y))
+            tile_image = picture(tile).resize((tile_width, tile_height), Image.Resampling.LANCZOS)
+            sheet.paste(tile_image, (left, y))
     return sheet
 
 
-def _picture(tile: Tensor) -> Image.Image:
+def picture(tile: Tensor) -> Image.Image:
+    """A frame (3, H, W) in [0, 1] in 8-bit colour."""
     levels = (255 * tile.clamp(0, 1)).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy())

@@ -1,0 +1,105 @@
+"""The CLIP image embedding at all steps, in one stage only, or never: Figure 2 of the VCUT paper.
+
+    python -m benchmarks.conditioning --model tiny --boundary 17 --output FOLDER [--json]
+
+Writes FOLDER/conditioning.json (every figure, per frame too), and for each image an MP4 per variant (all.mp4,
+binding-only.mp4 …) and conditioning.png (frames side by side). Nothing is cut, so that the embedding alone differs. It
+runs on PyTorch modules: nothing is exported. A trained model wants a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.conditioning.variants import Variant
+from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.schedule import REFERENCE_STEPS
+from vcut_trt.spec import CrossAttention, Precision
+
+
+def main(
+    model: Annotated[str, typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The model's architecture with random weights.")
+    ] = False,
+    conditioning: Annotated[
+        list[Variant] | None,
+        typer.Option(
+            help="When the image embedding is applied; may be given several times. Default: all four. `all` is always "
+            "made: the others are compared with it.",
+            show_default=False,
+        ),
+    ] = None,
+    boundary: Annotated[int, typer.Option(help="First step of quality improvement, 1 … N + 1.")] = 17,
+    steps: Annotated[int, typer.Option(help="Denoising steps N.")] = REFERENCE_STEPS,
+    cross_attention: Annotated[
+        CrossAttention, typer.Option(help="What vcut does to the cross-attention.")
+    ] = CrossAttention.EXACT,
+    precision: Annotated[Precision | None, typer.Option(help="Default: fp16 (tiny: fp32).", show_default=False)] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of first frames. Default: two drawn ones.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every video's noise.")] = 0,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a video. Default: the model's.", show_default=False)
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tile_width: Annotated[int, typer.Option(help="Pixels of a frame on the contact sheet.", min=80)] = 192,
+    json_line: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+) -> None:
+    """Make videos with the CLIP image embedding applied at some steps only, and compare them with all steps."""
+    from benchmarks.conditioning import results, view  # torch takes seconds: not for --help
+    from benchmarks.conditioning.measure import Panels, measure
+    from benchmarks.conditioning.report import ConditioningConfig, as_json
+    from benchmarks.conditioning.sheet import contact_sheet
+    from benchmarks.quality import inputs
+    from benchmarks.quality.plot import check_drawable
+    from vcut_trt.engines.workspace import parse_device
+    from vcut_trt.export.checkpoints import open_checkpoint, video_spec
+
+    with reporting(debug=False):
+        check_drawable()
+        number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
+        checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+        config = ConditioningConfig(
+            video=video_spec(checkpoint, 1, frames, height, width, None),
+            precision=number,
+            cross_attention=cross_attention,
+            num_inference_steps=steps,
+            boundary=boundary,
+            chosen=tuple(conditioning or Variant),
+            seed=seed,
+            device=parse_device(device),
+        )
+        pictures = inputs.pictures(images, config.video)
+        with results.whole_or_nothing(output) as folder:
+
+            def keep(image: int, panels: Panels) -> None:
+                results.write_videos(panels, folder, image, len(pictures))
+                sheet = contact_sheet(
+                    panels,
+                    config,
+                    model=checkpoint.model_id,
+                    random_weights=checkpoint.random_weights,
+                    tile_width=tile_width,
+                )
+                results.write_sheet(sheet, folder, image, len(pictures))
+
+            report = measure(checkpoint, pictures, config, keep, ConsoleProgress())
+            results.write_figures(report, folder)
+        if json_line:
+            print(json.dumps(as_json(report)))
+        else:
+            view.show(report)
+
+
+if __name__ == "__main__":
+    typer.run(main)
