@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vcut_trt"
-TOP = {"cli", "console", "pretrained", "stock", "tune", "verify", "views"}
+TOP = {"bench", "cli", "console", "pretrained", "stock", "timing", "tune", "verify", "views"}
 BASE = {"errors", "host_memory", "memory", "progress", "schedule", "spec", "bundle", "staging"}
 """What every floor may use; the top floor may use everything."""
 
@@ -132,14 +132,7 @@ def test_importing_the_package_loads_no_framework() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["--help"],
-        ["export", "--help"],
-        ["generate", "--help"],
-        ["build", "--help"],
-        ["tune", "--help"],
-        ["inspect", "--help"],
-    ],
+    [["--help"], *([command, "--help"] for command in ("export", "generate", "build", "tune", "bench", "inspect"))],
 )
 def test_help_loads_no_framework(arguments: list[str]) -> None:
     program = "from vcut_trt.cli import main\nimport sys\ntry: main()\nexcept SystemExit as end: assert not end.code"

@@ -18,7 +18,7 @@ from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec import CfgMode, CrossAttention, Precision
 from vcut_trt.staging import check_replaceable
-from vcut_trt.views import show_answer, show_bundle, show_checks, show_manifest, show_tuned
+from vcut_trt.views import show_answer, show_bench, show_bundle, show_checks, show_manifest, show_tuned
 
 app = typer.Typer(
     help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
@@ -317,6 +317,42 @@ def verify(
         if failed:
             names = ", ".join(f"{check.name} at {check.where}" for check in failed)
             fail(f"error: {len(failed)} of {len(checks)} checks do not hold: {names}", 1)
+
+
+@app.command()
+def bench(
+    bundle: BundleArgument,
+    cut_step: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="First step without guidance, 1 … STEPS + 1 (= never). Repeatable. Default: the bundle's, scaled to "
+            "STEPS, and never.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    repeats: Annotated[int, typer.Option(help="Timed videos for each cut step, after one that is not counted.")] = 3,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    residency: ResidencyOption = Residency.AUTO,
+    cuda_graphs: CudaGraphsOption = True,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Time a bundle's videos on this machine, in seconds, stage by stage."""
+    with reporting(debug=debug):
+        opened = Bundle.open(bundle)
+        scaled = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
+
+        from vcut_trt.bench import BenchConfig, bench_bundle
+
+        cut_steps = tuple(cut_step or dict.fromkeys((scaled.cut_step, steps + 1)))
+        config = BenchConfig(num_inference_steps=steps, cut_steps=cut_steps, repeats=repeats)
+        choice = choose_backend(opened, backend, device)
+        options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
+        progress = ConsoleProgress()
+        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        show_bench(bench_bundle(opened, config, choice, options, progress), config, choice, as_json=as_json)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from vcut_trt.memory import GIB, memory_needs
 from vcut_trt.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
+    from vcut_trt.bench import BenchConfig, CutTiming
+    from vcut_trt.engines.backends import BackendChoice
     from vcut_trt.tune import TuneConfig, TuneResult
     from vcut_trt.verify import Check
 
@@ -94,6 +97,33 @@ def show_tuned(result: TuneResult, config: TuneConfig, *, as_json: bool) -> None
         console.print(
             "NOT MONOTONE at the cut steps seen: the cut found is within the bound, but an earlier one may be too."
         )
+
+
+def show_bench(cuts: Sequence[CutTiming], config: BenchConfig, choice: BackendChoice, *, as_json: bool) -> None:
+    """Seconds per call for each cut step."""
+    if as_json:
+        where = {"backend": choice.backend.value, "device": str(choice.device)}
+        rows = [
+            {**asdict(cut), "rest_s": cut.timing.typical.rest_s, "denoising_s": cut.timing.typical.denoising_s}
+            for cut in cuts
+        ]
+        print(_json({**where, "steps": config.num_inference_steps, "repeats": config.repeats, "cuts": rows}))
+        return
+    stages = ("image enc.", "VAE enc.", "binding", "improvement", "decoder", "rest")
+    table = Table("cut step", "seconds", "min … max", "first frame", *stages, "videos/h", box=None)
+    for cut in cuts:
+        timing, spent = cut.timing, cut.timing.typical
+        encoders_s = (spent.image_encoder_s, spent.vae_encoder_s)
+        seconds = (*encoders_s, spent.binding_s, spent.improvement_s, spent.decoder_s, spent.rest_s)
+        table.add_row(
+            "never" if cut.cut_step > config.num_inference_steps else str(cut.cut_step),
+            f"{timing.latency_s:.3f}",
+            f"{timing.fastest_s:.3f} … {timing.slowest_s:.3f}",
+            f"{spent.first_frame_s:.3f}",
+            *(f"{stage_s:.3f}" for stage_s in seconds),
+            f"{cut.videos_per_hour:.1f}",
+        )
+    Console(width=max(Console().width, NARROWEST_TABLE)).print(table)
 
 
 def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:

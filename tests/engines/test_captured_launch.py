@@ -6,6 +6,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -126,6 +127,77 @@ def test_a_run_that_fails_only_while_it_is_captured_goes_on_eagerly() -> None:
     assert graph.events == ["ran", "ran", "ran"]
 
 
+def test_a_failed_capture_is_told_with_what_made_it_fail_not_with_how_cuda_ended_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    graph = Graph()
+
+    def cannot(_run: Launch) -> Launch:
+        try:
+            raise EngineError("TensorRT could not run unet: no kernel\nand so on")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    launch = CapturedLaunch(graph.run, cannot, "unet")
+    for _ in range(3):
+        launch()
+    assert [record.getMessage() for record in caplog.records] == [
+        "unet runs without a CUDA graph: TensorRT could not run unet: no kernel"
+    ]
+
+
+def test_a_warm_up_on_another_thread_is_none_so_the_capture_waits_for_one_on_its_own() -> None:
+    graph = Graph()
+    launch = CapturedLaunch(graph.run, graph.capture, "unet")
+    with ThreadPoolExecutor(max_workers=1) as another_thread:
+        another_thread.submit(launch).result()
+        launch()
+        assert graph.events == ["ran", "ran"]
+        launch()
+        assert graph.events == ["ran", "ran", "recorded", "replayed"]
+        another_thread.submit(launch).result()  # a graph is replayed from wherever
+    assert graph.events == ["ran", "ran", "recorded", "replayed", "replayed"]
+
+
+def test_a_launch_that_two_threads_call_by_turns_is_not_captured_until_one_calls_it_twice() -> None:
+    graph = Graph()
+    launch = CapturedLaunch(graph.run, graph.capture, "unet")
+    with ThreadPoolExecutor(max_workers=1) as another_thread:
+        for _ in range(3):
+            launch()
+            another_thread.submit(launch).result()
+        assert graph.events == ["ran"] * 6
+        another_thread.submit(launch).result()
+    assert graph.events == ["ran"] * 6 + ["recorded", "replayed"]
+
+
+def test_what_the_recorded_run_holds_lives_as_long_as_it_is_replayed() -> None:
+    class Context:
+        pass
+
+    def bound() -> tuple[Launch, weakref.ref[Context]]:
+        context = Context()
+
+        def run() -> None:
+            assert context
+            graph.run()
+
+        return run, weakref.ref(context)
+
+    graph = Graph()  # its replay owns nothing, as CUDA's
+    run, context = bound()
+    launch = CapturedLaunch(run, graph.capture, "unet")
+    del run
+    for _ in range(3):
+        launch()
+        gc.collect()
+        assert context() is not None
+    assert graph.events[-1] == "replayed"
+    del launch
+    gc.collect()
+    assert context() is None
+
+
 class ScalingEngine(BaseEngine):
     """y = scale · x."""
 
@@ -243,6 +315,35 @@ def test_a_call_takes_strided_and_misaligned_tensors_and_leaves_them_alone(engin
     again = engine(x=x, scale=torch.tensor(5.0))["y"]
     assert torch.equal(result, 3 * x)
     assert torch.equal(again, 5 * x)
+
+
+def test_a_call_lets_go_of_what_it_bound_only_after_waiting_for_it() -> None:
+    events: list[str] = []
+
+    class Context:
+        pass
+
+    class BindingEngine(ScalingEngine):
+        def _bind(self, tensors: dict[str, Tensor]) -> Launch:
+            context = Context()
+            weakref.finalize(context, events.append, "let go")
+
+            def run() -> None:
+                assert context
+                events.append("enqueued")
+
+            return run
+
+    class NotedWorkspace(Workspace):
+        def synchronize(self) -> None:
+            gc.collect()
+            events.append("waited")
+
+    engine = BindingEngine()
+    engine.workspace = NotedWorkspace(CPU)
+    engine(x=torch.zeros(4, 6), scale=torch.tensor(1.0))
+    gc.collect()
+    assert events == ["enqueued", "waited", "let go"]
 
 
 def test_after_closing_launches_and_the_engine_raise(engine: ScalingEngine, tensors: dict[str, Tensor]) -> None:

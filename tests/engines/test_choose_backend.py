@@ -39,6 +39,14 @@ RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
 Machine = Callable[..., None]
 
 
+class GpuWorkspace(Workspace):
+    """A GPU's workspace on a machine without one: it can be made, and nothing runs in it."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(CPU)
+        self.device = device
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Make this machine look like one with GPUs; returns what sets them up."""
@@ -59,6 +67,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr("vcut_trt.engines.gpu.describe_gpu", describe_gpu)
         monkeypatch.setattr(openers, "describe_gpu", describe_gpu)
+        monkeypatch.setattr(openers, "Workspace", GpuWorkspace)
         monkeypatch.setattr(backends, "installed_version", installed_version)
         monkeypatch.setattr(openers, "installed_version", installed_version)
         providers = ["CUDAExecutionProvider"] * onnx_cuda + ["CPUExecutionProvider"]
@@ -243,6 +252,10 @@ class FakeRuntime:
         self.cuda_graphs = cuda_graphs
         self.cache = cache
         self.closed = False
+        self.kept = 0
+
+    def keep_compiled(self) -> None:
+        self.kept += 1
 
     def close(self) -> None:
         self.closed = True
@@ -262,10 +275,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Flavour]:
     return flavours
 
 
-def choice_of(bundle: Bundle) -> BackendChoice:
-    """Its plans, on the CPU: a workspace on CUDA needs a GPU."""
+def choice_of(bundle: Bundle, device: torch.device = CUDA) -> BackendChoice:
     (plans,) = bundle.manifest.plan_sets()
-    return BackendChoice(backend=Backend.TENSORRT, device=CPU, reason="", plans=plans)
+    return BackendChoice(backend=Backend.TENSORRT, device=device, reason="", plans=plans)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +299,7 @@ def test_plans_are_opened_in_the_layout_that_fits(
 ) -> None:
     machine(gpu=a10(free_bytes))
     opener = open_backend(bundle, choice_of(bundle), EngineOptions(residency=residency))
-    assert (opener.layout, opener.workspace.device, loaded) == (expected, CPU, [Flavour.RTX])
+    assert (opener.layout, opener.workspace.device, loaded) == (expected, CUDA, [Flavour.RTX])
 
 
 def test_what_is_wrong_is_told_before_tensorrt_is_started(
@@ -307,6 +319,36 @@ def test_what_is_wrong_is_told_before_tensorrt_is_started(
     with pytest.raises(BundleError, match=r"vae_decoder\.plan is missing"):
         open_backend(bundle, choice, options)
     assert loaded == []
+
+
+def test_the_chosen_gpus_free_memory_is_measured_after_pytorch_gave_back_what_it_held_without_need(
+    bundle: Bundle, machine: Machine, loaded: list[Flavour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(gpus=2)
+    second = torch.device("cuda:1")
+    events: list[tuple[str, torch.device]] = []
+
+    def release_cache(workspace: Workspace) -> None:
+        events.append(("released", workspace.device))
+
+    def describe_gpu(device: torch.device) -> Gpu:
+        events.append(("measured", device))
+        return a10()
+
+    monkeypatch.setattr(Workspace, "release_cache", release_cache)
+    monkeypatch.setattr(openers, "describe_gpu", describe_gpu)
+    open_backend(bundle, choice_of(bundle, second), EngineOptions())
+    assert events == [("released", second), ("measured", second)]
+    assert loaded
+
+
+def test_the_opener_keeps_what_its_runtime_compiled(bundle: Bundle, machine: Machine, loaded: list[Flavour]) -> None:
+    machine()
+    opener = open_backend(bundle, choice_of(bundle), EngineOptions())
+    runtime = opener._runtime  # type: ignore[attr-defined]
+    assert (loaded, runtime.kept) == ([Flavour.RTX], 0)
+    opener.keep_compiled()
+    assert runtime.kept == 1
 
 
 def test_closing_the_opener_closes_the_runtime(bundle: Bundle, machine: Machine, loaded: list[Flavour]) -> None:

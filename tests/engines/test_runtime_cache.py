@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import stat
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,38 +20,59 @@ VERSION = "1.7.1.116"
 class FakeCache:
     """An `IRuntimeCache`: bytes that grow when kernels are compiled."""
 
-    def __init__(self, *, accepts: bool = True) -> None:
+    def __init__(self, rejected: bytes | None = None) -> None:
         self.content = b""
-        self._accepts = accepts
+        self._rejected = rejected
 
     def deserialize(self, content: bytes) -> bool:
-        if self._accepts:
-            self.content = content
-        return self._accepts
+        if content == self._rejected:
+            return False
+        self.content = content
+        return True
 
     def serialize(self) -> bytearray | None:
         return bytearray(self.content) or None  # TensorRT gives an IHostMemory, or None if it fails
 
-    def compile(self, kernel: bytes) -> None:
-        self.content += kernel
-
 
 class FakeConfig:
-    """An `IRuntimeConfig`."""
+    """An `IRuntimeConfig`, whose caches reject one content, and which may take no cache."""
 
-    def __init__(self, cache: FakeCache, *, takes: bool = True) -> None:
-        self.created = 0
-        self.attached: list[FakeCache] = []
-        self._cache = cache
+    def __init__(self, *, rejected: bytes | None = None, takes: bool = True) -> None:
+        self.created: list[FakeCache] = []
+        self.cache: FakeCache | None = None
+        self._rejected = rejected
         self._takes = takes
 
     def create_runtime_cache(self) -> FakeCache:
-        self.created += 1
-        return self._cache
+        self.created.append(FakeCache(self._rejected))
+        return self.created[-1]
 
     def set_runtime_cache(self, cache: FakeCache) -> bool:
-        self.attached.append(cache)
+        if self._takes:
+            self.cache = cache
         return self._takes
+
+
+class FakeContext:
+    """An `IExecutionContext`, and where its kernels came from."""
+
+    def __init__(self, kernels: str) -> None:
+        self.kernels = kernels
+
+
+class FakeEngine:
+    """An `ICudaEngine` of one kernel: a context loads it from the cache that it is given, or compiles it into that."""
+
+    def __init__(self, kernel: bytes, *, fails: bool = False) -> None:
+        self._kernel = kernel
+        self._fails = fails
+
+    def create_execution_context(self, config: FakeConfig) -> FakeContext | None:
+        cache = config.cache or FakeCache()
+        known = self._kernel in cache.content
+        if not known:
+            cache.content += self._kernel
+        return None if self._fails else FakeContext("loaded" if known else "compiled")
 
 
 @pytest.fixture
@@ -57,10 +80,11 @@ def path(tmp_path: Path) -> Path:
     return cache_path(tmp_path / "cache", A10, VERSION)
 
 
-def attached(path: Path, cache: FakeCache) -> RuntimeCacheFile:
-    file = RuntimeCacheFile(path)
-    file.attach(FakeConfig(cache))
-    return file
+def kernels(file: RuntimeCacheFile, kernel: bytes, config: FakeConfig | None = None) -> str:
+    """Where the kernels of a new context came from."""
+    context = file.create_context(FakeEngine(kernel), config or FakeConfig())
+    assert isinstance(context, FakeContext)
+    return context.kernels
 
 
 def names(folder: Path) -> list[str]:
@@ -110,38 +134,70 @@ def test_the_environment_says_where_the_cache_lies(
 
 
 def test_what_one_process_compiled_the_next_one_loads(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = FakeCache()
-    file = attached(path, first)
-    first.compile(b"kernel")
-    file.save()
+    first = RuntimeCacheFile(path)
+    assert kernels(first, b"kernel") == "compiled"
+    first.save()
     assert names(path.parent) == [path.name]
-    second = FakeCache()
-    attached(path, second)
-    assert second.content == b"kernel"
+    assert kernels(RuntimeCacheFile(path), b"kernel") == "loaded"
     assert not caplog.records
 
 
 def test_what_is_compiled_on_top_of_a_loaded_cache_is_kept_too(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"one ")
-    cache = FakeCache()
-    file = attached(path, cache)
-    cache.compile(b"two")
+    file = RuntimeCacheFile(path)
+    kernels(file, b"two")
     file.save()
     assert path.read_bytes() == b"one two"
 
 
-def test_two_contexts_share_one_cache(path: Path) -> None:
+def test_what_one_context_compiled_the_next_one_loads(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"kernel")
-    first, second = FakeConfig(FakeCache()), FakeConfig(FakeCache())
+    first, second, third = FakeConfig(), FakeConfig(), FakeConfig()
     file = RuntimeCacheFile(path)
-    file.attach(first)
-    first.attached[0].compile(b" more")
-    file.attach(second)
-    assert (first.created, second.created) == (1, 0)
-    assert second.attached[0] is first.attached[0]
-    assert second.attached[0].content == b"kernel more"  # not loaded a second time over what was compiled
+    assert kernels(file, b" more", first) == "compiled"
+    assert kernels(file, b" more", second) == "loaded"
+    assert kernels(file, b"kernel", third) == "loaded"  # the file's own are not lost on the way
+    assert third.created[0].content == b"kernel more"
+    file.save()
+    assert path.read_bytes() == b"kernel more"
+
+
+def test_each_context_has_a_cache_of_its_own_that_goes_with_it(path: Path) -> None:
+    configs = [FakeConfig(), FakeConfig()]
+    file = RuntimeCacheFile(path)
+    for config in configs:
+        kernels(file, b"kernel", config)
+    assert [len(config.created) for config in configs] == [1, 1]
+    assert [config.cache for config in configs] == [config.created[0] for config in configs]
+    caches = [weakref.ref(config.created[0]) for config in configs]
+    assert caches[0]() is not caches[1]()
+    del config, configs
+    gc.collect()
+    assert [cache() for cache in caches] == [None, None]
+    file.save()  # what they held is known all the same
+    assert path.read_bytes() == b"kernel"
+
+
+def test_a_context_that_cannot_be_created_is_none_and_keeps_what_is_known(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"file ")
+    file = RuntimeCacheFile(path)
+    kernels(file, b"one ")
+    assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig()) is None
+    file.save()
+    assert path.read_bytes() == b"file one "
+    assert kernels(file, b"one ") == "loaded"
+
+
+def test_a_first_context_that_cannot_be_created_leaves_the_file(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"kernel")
+    file = RuntimeCacheFile(path)
+    assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig()) is None
+    file.save()
+    assert path.read_bytes() == b"kernel"
 
 
 @pytest.mark.parametrize("saves", [1, 2])
@@ -149,48 +205,67 @@ def test_an_unchanged_cache_is_not_written_again(path: Path, saves: int) -> None
     path.parent.mkdir()
     path.write_bytes(b"kernel")
     before = path.stat()
-    file = attached(path, FakeCache())
+    file = RuntimeCacheFile(path)
+    assert kernels(file, b"kernel") == "loaded"
     for _ in range(saves):
         file.save()
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_saved_cache_is_not_written_again(path: Path) -> None:
-    cache = FakeCache()
-    file = attached(path, cache)
-    cache.compile(b"kernel")
+    file = RuntimeCacheFile(path)
+    kernels(file, b"kernel")
     file.save()
     inode = path.stat().st_ino
     file.save()
     assert path.stat().st_ino == inode
-    cache.compile(b" more")
+    kernels(file, b" more")
     file.save()
     assert path.read_bytes() == b"kernel more"
 
 
-def test_a_rejected_cache_is_told_and_replaced(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_cache_is_told_once_and_replaced(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = b"kernel of another driver"
     path.parent.mkdir()
-    path.write_bytes(b"of another driver")
-    cache = FakeCache(accepts=False)
-    file = attached(path, cache)
+    path.write_bytes(old)
+    file = RuntimeCacheFile(path)
+    assert kernels(file, b"kernel", FakeConfig(rejected=old)) == "compiled"  # as if there were no file
+    assert kernels(file, b" more", FakeConfig(rejected=old)) == "compiled"
+    assert kernels(file, b"kernel", FakeConfig(rejected=old)) == "loaded"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert f"rejects the runtime cache {path}" in caplog.text
-    assert path.read_bytes() == b"of another driver"
-    cache.compile(b"of this one")
+    assert path.read_bytes() == old
     file.save()
-    assert path.read_bytes() == b"of this one"
+    assert path.read_bytes() == b"kernel more"
+
+
+def test_a_rejected_cache_is_told_once_and_stays_if_no_context_can_be_created(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = b"kernel of another driver"
+    path.parent.mkdir()
+    path.write_bytes(old)
+    file = RuntimeCacheFile(path)
+    for _ in range(2):
+        assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig(rejected=old)) is None
+    file.save()
+    assert len(caplog.records) == 1
+    assert path.read_bytes() == old
 
 
 @pytest.mark.parametrize("content", [b"", b"x"])
 def test_a_rejected_cache_stays_if_nothing_was_compiled(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    attached(path, FakeCache(accepts=False)).save()
+    file = RuntimeCacheFile(path)
+    kernels(file, b"", FakeConfig(rejected=content))
+    file.save()
     assert path.read_bytes() == content
 
 
-def test_a_tensorrt_that_takes_no_cache_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    RuntimeCacheFile(path).attach(FakeConfig(FakeCache(), takes=False))
+def test_a_tensorrt_that_takes_no_cache_is_told_and_compiles(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert kernels(RuntimeCacheFile(path), b"kernel", FakeConfig(takes=False)) == "compiled"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "TensorRT takes no runtime cache" in caplog.text
 
 
@@ -200,7 +275,9 @@ def test_without_contexts_nothing_is_written(path: Path) -> None:
 
 
 def test_a_cache_without_kernels_is_not_written(path: Path) -> None:
-    attached(path, FakeCache()).save()
+    file = RuntimeCacheFile(path)
+    kernels(file, b"")
+    file.save()
     assert not path.exists()
 
 
@@ -209,13 +286,13 @@ def test_a_folder_that_cannot_be_made_is_told_and_costs_nothing_else(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     path = cache_path(tmp_path / "file" / "cache", A10, VERSION)
-    cache = FakeCache()
-    file = attached(path, cache)
-    cache.compile(b"kernel")
+    file = RuntimeCacheFile(path)
+    kernels(file, b"kernel")
     caplog.clear()
     file.save()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert f"cannot be kept in {path}" in caplog.text
+    assert kernels(file, b"kernel") == "loaded"
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_cache(
@@ -223,9 +300,8 @@ def test_a_full_disk_is_told_and_leaves_the_old_cache(
 ) -> None:
     path.parent.mkdir()
     path.write_bytes(b"old")
-    cache = FakeCache()
-    file = attached(path, cache)
-    cache.compile(b" and new")
+    file = RuntimeCacheFile(path)
+    kernels(file, b" and new")
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -241,20 +317,28 @@ def test_a_full_disk_is_told_and_leaves_the_old_cache(
 
 def test_what_cannot_be_read_is_told_and_costs_nothing_else(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.mkdir(parents=True)  # even root cannot read a folder as a file, nor put a file in its place
-    cache = FakeCache()
-    file = attached(path, cache)
+    file = RuntimeCacheFile(path)
+    assert kernels(file, b"kernel") == "compiled"
     assert f"{path} cannot be read" in caplog.text
-    cache.compile(b"kernel")
+    assert kernels(file, b"kernel") == "loaded"
     file.save()
     assert f"cannot be kept in {path}" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert names(path.parent) == [path.name]
 
 
-def test_the_folder_that_is_made_is_the_users_own(path: Path) -> None:
-    cache = FakeCache()
-    file = attached(path, cache)
-    cache.compile(b"kernel")
+def test_what_is_kept_is_the_users_own(path: Path) -> None:
+    file = RuntimeCacheFile(path)
+    kernels(file, b"kernel")
     file.save()
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert not stat.S_IMODE(path.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH | stat.S_IXUSR)
+    assert (stat.S_IMODE(path.parent.stat().st_mode), stat.S_IMODE(path.stat().st_mode)) == (0o700, 0o600)
+
+
+def test_a_cache_that_others_could_write_is_not_theirs_any_more_after_saving(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"kernel")
+    path.chmod(0o666)
+    file = RuntimeCacheFile(path)
+    kernels(file, b" more")
+    file.save()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -37,6 +37,8 @@ class FakeEngine:
         assert self.name in self._opener.now_open, f"{self.name} is closed twice"
         self._opener.now_open.remove(self.name)
         self._opener.events.append(f"close {self.name}")
+        if self.name in self._opener.stuck:
+            raise EngineError(f"{self.name} does not close")
 
 
 class FakeOpener:
@@ -50,6 +52,8 @@ class FakeOpener:
         self.closed = False
         self.broken = broken
         self.room = room
+        self.stuck: tuple[str, ...] = ()
+        self.kept = 0
 
     def open(self, name: GraphName) -> Engine:
         together = [*self.now_open, name.value]
@@ -69,6 +73,10 @@ class FakeOpener:
         self.layout = layout
         self.events.append(f"use {len(layout.groups)} groups")
 
+    def keep_compiled(self) -> None:
+        assert not self.closed
+        self.kept += 1
+
     def close(self) -> None:
         assert not self.now_open
         assert not self.closed
@@ -79,6 +87,20 @@ class FakeOpener:
         """What happened since this was last asked."""
         events, self.events = self.events, []
         return events
+
+
+class NotedWorkspace(Workspace):
+    """Notes among an opener's events when it is waited for and when its memory is given back."""
+
+    def __init__(self, opener: FakeOpener) -> None:
+        super().__init__(torch.device("cpu"))
+        self._opener = opener
+
+    def synchronize(self) -> None:
+        self._opener.events.append("synchronize")
+
+    def release_cache(self) -> None:
+        self._opener.events.append("release cache")
 
 
 def names(engines: Mapping[GraphName, Engine]) -> tuple[GraphName, ...]:
@@ -179,6 +201,65 @@ def test_what_was_made_is_let_go_before_its_engines_are_closed() -> None:
         assert bound() is None
 
     engines.stage(DECODER, check)
+
+
+@pytest.mark.parametrize(
+    ("end", "then"),
+    [
+        pytest.param(lambda engines: engines.stage(ENCODERS, names), OPEN_ENCODERS, id="another stage"),
+        pytest.param(lambda engines: engines.stage(DECODER, runs_out(1)), ["use 3 groups"], id="a leaner layout"),
+        pytest.param(EngineSet.close, ["close opener"], id="closing"),
+    ],
+)
+def test_what_was_made_outlives_the_work_that_was_enqueued_and_the_freed_memory_is_given_back(
+    end: Callable[[EngineSet], object], then: list[str]
+) -> None:
+    class Bound:
+        pass
+
+    opener = FakeOpener(TWO_GROUPS)
+    opener.workspace = NotedWorkspace(opener)
+    engines = EngineSet(opener, Residency.STAGED)
+
+    def make(_engines: Mapping[GraphName, Engine]) -> Bound:
+        bound = Bound()
+        weakref.finalize(bound, opener.events.append, "let go")
+        return bound
+
+    engines.stage(UNETS, make)
+    opener.events.clear()
+    end(engines)
+    assert opener.events[:2] == ["synchronize", "let go"]
+    assert set(opener.events[2:5]) == closing(OPEN_UNETS + OPEN_DECODER)
+    assert opener.events[5:][: 1 + len(then)] == ["release cache", *then]
+
+
+def test_what_was_compiled_is_kept_once_after_each_make() -> None:
+    opener = FakeOpener(TWO_GROUPS)
+    engines = EngineSet(opener, Residency.STAGED)
+    kept_at_make: list[int] = []
+
+    def make(_engines: Mapping[GraphName, Engine]) -> str:
+        kept_at_make.append(opener.kept)
+        return "made"
+
+    assert opener.kept == 0
+    engines.stage(UNETS, make)
+    assert (kept_at_make, opener.kept) == ([0], 1)
+    engines.stage(UNETS, make)  # is there already
+    assert (kept_at_make, opener.kept) == ([0], 1)
+    engines.stage(DECODER, make)
+    assert (kept_at_make, opener.kept) == ([0, 1], 2)
+    engines.stage(ENCODERS, make)
+    engines.stage(UNETS, make)  # its engines were closed meanwhile
+    assert (kept_at_make, opener.kept) == ([0, 1, 2, 3], 4)
+
+
+def test_what_was_compiled_for_a_make_that_failed_is_kept_when_it_succeeds() -> None:
+    opener = FakeOpener(RESIDENT)
+    engines = EngineSet(opener, Residency.AUTO)
+    assert engines.stage(UNETS, runs_out(2)) == "made"
+    assert opener.kept == 1
 
 
 @pytest.mark.parametrize(
@@ -425,4 +506,22 @@ def test_closing_twice_closes_the_opener_once() -> None:
     engines = EngineSet(opener, Residency.AUTO)
     engines.close()
     engines.close()
+    assert opener.events.count("close opener") == 1
+
+
+@pytest.mark.parametrize(
+    "stuck", [*((name.value,) for name in GraphName), ("image_encoder", "vae_decoder")], ids=" and ".join
+)
+def test_an_engine_that_does_not_close_keeps_nothing_else_open(stuck: tuple[str, ...]) -> None:
+    opener = FakeOpener(RESIDENT)
+    opener.workspace = NotedWorkspace(opener)
+    opener.stuck = stuck
+    engines = EngineSet(opener, Residency.AUTO)
+    opener.events.clear()
+    with pytest.raises(EngineError, match=f"({'|'.join(stuck)}) does not close"):
+        engines.close()
+    assert set(opener.events[1:-2]) == closing(OPEN_ENCODERS + OPEN_UNETS + OPEN_DECODER)
+    assert opener.events[-2:] == ["release cache", "close opener"]
+    assert (opener.now_open, opener.closed) == ([], True)
+    engines.close()  # nothing is left to do, or to complain about
     assert opener.events.count("close opener") == 1

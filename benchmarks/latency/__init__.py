@@ -1,0 +1,1 @@
+"""Contenders on the same work, interleaved in one run: `python -m benchmarks.latency`."""

@@ -1,0 +1,122 @@
+"""Latency: stock diffusers, its peers and vcut on the same work, interleaved in one run.
+
+    python -m benchmarks.latency --model tiny --export [--output DIR] [--plot PNG] [--json]
+
+Every contender makes the same video (picture, noise, steps, conditions), in rounds: round 0 warms up and is compared
+with stock, the timed rounds follow. Each system has a process of its own; only one works at a time. The machine's
+ceiling is measured first. Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.schedule import REFERENCE_STEPS
+from vcut_trt.spec import Precision
+
+
+def main(
+    model: Annotated[
+        str, typer.Option(help="tiny, medium, svd, svd-xt, svd-xt-1.1, or a folder in diffusers' layout.")
+    ] = "tiny",
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The model's architecture with random weights.")
+    ] = False,
+    contenders: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name, a pattern of names (vcut-*/paper/c17), or a group: default, all, peers, vcut, pytorch. "
+            "Repeatable. stock always takes part. Default: default.",
+            show_default=False,
+        ),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A bundle for ONNX Runtime and TensorRT; one for each --cross-attention. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Export the bundles that are missing, into a temporary folder.")
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option(help="Of a video. Default: the model's own.", show_default=False)
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Default: fp16 on a GPU, fp32 on the CPU.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Timed rounds.")] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write latency-MODEL.json and .md there.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Also draw the latencies into this file.", show_default=False)
+    ] = None,
+    json_line: Annotated[bool, typer.Option("--json", help="Print the line of JSON only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Time contenders on the same work; --help is fast, the rest takes a video for each contender and round."""
+    with reporting(debug=debug):
+        from benchmarks import tables_plot  # torch takes seconds: not for --help
+        from benchmarks.latency import plot as drawing
+        from benchmarks.latency import view
+        from benchmarks.latency.availability import export_missing, open_bundles
+        from benchmarks.latency.ceiling import count_steps
+        from benchmarks.latency.contenders import select
+        from benchmarks.latency.measure import measure
+        from benchmarks.latency.report import as_json, build_report, describe_machine
+        from benchmarks.latency.work import Size, make_work
+        from benchmarks.latency.workers import ProcessWorker
+        from benchmarks.matmul_rate import measure_matmul_tflops
+
+        if plot is not None:
+            tables_plot.check_usable(plot)
+        chosen = select(contenders or ["default"])
+        size = Size(frames=frames, height=height, width=width)
+        work = make_work(
+            model,
+            size,
+            random_weights=random_weights,
+            precision=precision,
+            device=device,
+            steps=steps,
+            repeats=repeats,
+        )
+        progress = ConsoleProgress()
+        bundles = open_bundles(bundle or [], work)
+        machine = describe_machine(work.place)
+        with progress.stage("measure the machine's ceiling, count the work"):
+            rate = measure_matmul_tflops(work.place, work.dtype)
+            step_flops = count_steps(work.architecture())
+        with TemporaryDirectory() as folder:
+            if export:
+                bundles = export_missing(chosen, bundles, work, Path(folder), progress)
+            run = measure(chosen, work, bundles, ProcessWorker, progress)
+        report = build_report(run, work, machine, rate, step_flops)
+        line = json.dumps(as_json(report))
+        if plot is not None:
+            drawing.draw(report, plot)
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            stem = f"latency-{Path(model).name}"
+            (output / f"{stem}.json").write_text(line + "\n", encoding="utf-8")
+            (output / f"{stem}.md").write_text(view.as_markdown(report) + "\n", encoding="utf-8")
+        if not json_line:
+            view.show(report)
+        print(line)
+
+
+if __name__ == "__main__":
+    typer.run(main)

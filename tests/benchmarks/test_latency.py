@@ -1,0 +1,410 @@
+"""Contenders on the same work: who takes part, in which order, and the arithmetic of what is reported."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import matmul_rate
+from benchmarks.latency import __main__ as latency
+from benchmarks.latency import availability, diffusers_systems, plot, work
+from benchmarks.latency.availability import LeftOut, export_missing, open_bundles, why_not
+from benchmarks.latency.ceiling import count_steps, denoising_flops, fraction_of_ceiling
+from benchmarks.latency.contenders import REFERENCE, Contender, Kind, System, all_contenders, select
+from benchmarks.latency.measure import measure
+from benchmarks.latency.memory import MemoryWatch, Peak
+from benchmarks.latency.quality import compare
+from benchmarks.latency.report import Machine, Report, as_json, build_report
+from benchmarks.latency.systems import Clip, open_system
+from benchmarks.latency.view import as_markdown
+from benchmarks.latency.work import Size, Work, make_work
+from benchmarks.latency.workers import ContenderError, FirstVideo, LocalWorker, ProcessWorker
+from benchmarks.macs import Variant, unet_cost
+from benchmarks.matmul_rate import MatmulRate, SizeRate
+from tests.conftest import NANO_VIDEO
+from tests.models import NANO
+from vcut_trt.bundle import Bundle
+from vcut_trt.errors import ConfigError
+from vcut_trt.export.family import FAMILY
+from vcut_trt.progress import SILENT
+from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec import CrossAttention, Precision
+from vcut_trt.timing import VideoTimes
+
+STEPS = 3
+TIMES = VideoTimes(
+    total_s=10.0,
+    first_frame_s=9.0,
+    image_encoder_s=0.5,
+    vae_encoder_s=0.5,
+    binding_s=4.0,
+    improvement_s=1.0,
+    decoder_s=2.0,
+)
+RATE = MatmulRate(
+    device="a test",
+    dtype="float32",
+    repeats=1,
+    best=SizeRate(size=8, tflops=2.0, slowest_tflops=1.0, fastest_tflops=3.0),
+    sizes=(),
+)
+MACHINE = Machine(system="test", processor="test", cores=2, memory_bytes=1 << 34, gpu=None, load_average=0.5)
+ORIGINAL, PAPER, EXACT = CrossAttention.ORIGINAL, CrossAttention.PAPER, CrossAttention.EXACT
+STEP_FLOPS = {ORIGINAL: (10 * 10**12, 5 * 10**12), PAPER: (8 * 10**12, 4 * 10**12), EXACT: (8 * 10**12, 4 * 10**12)}
+
+
+@pytest.fixture
+def nano(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """The nano model as work."""
+    for known in ("ARCHITECTURES", "OWN"):
+        monkeypatch.setattr(work, known, {**getattr(work, known), "nano": NANO})
+    return nano_work()
+
+
+def nano_work() -> Work:
+    return Work(
+        model="nano",
+        random_weights=True,
+        video=NANO_VIDEO,
+        precision=Precision.FP32,
+        device="cpu",
+        steps=STEPS,
+        repeats=2,
+    )
+
+
+def clip(value: float, *, latents: float = 1.0) -> Clip:
+    frames, after = np.full((2, 4, 4, 3), value, np.float32), np.full((1, 2, 4, 2, 2), latents, np.float32)
+    return Clip(frames=frames, latents=after, denoising_flops=None)
+
+
+class FakeWorker:
+    """Takes down who worked; its videos take as many seconds as `totals` says."""
+
+    log: list[tuple[str, str, int]]
+    fails: str = ""
+
+    def __init__(self, system: System, _work: Work, _bundle: Path | None) -> None:
+        self.name = system.name
+        if self.fails == f"open {self.name}":
+            raise ContenderError("it does not open")
+
+    def first(self, schedule: CutSchedule) -> FirstVideo:
+        self.log.append(("first", self.name, schedule.cut_step))
+        if self.fails == f"first {self.name}":
+            raise ContenderError("it does not run")
+        return FirstVideo(clip=clip(0.5), peak=Peak(host_bytes=1, device_bytes=None))
+
+    def timed(self, schedule: CutSchedule) -> VideoTimes:
+        self.log.append(("timed", self.name, schedule.cut_step))
+        if self.fails == f"timed {self.name}":
+            raise ContenderError("it does not run again")
+        return replace(TIMES, total_s=float(len(self.log)))
+
+    def close(self) -> None:
+        self.log.append(("close", self.name, 0))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    monkeypatch.setattr(FakeWorker, "log", [], raising=False)
+    return FakeWorker
+
+
+def test_rounds_are_interleaved_and_the_first_is_not_timed(nano: Work, fake: type[FakeWorker]) -> None:
+    contenders = select(["vcut-eager/paper/uncut", "vcut-eager/paper/c10"])
+    run = measure(contenders, nano, {}, fake)
+    turn = [("stock", 4), ("vcut-eager/paper", 4), ("vcut-eager/paper", 2)]  # c = 10 of 25 is the second of three
+    made = [entry for entry in fake.log if entry[0] != "close"]
+    assert made == [(kind, *who) for kind in ("first", "timed", "timed") for who in turn]
+    assert [name for kind, name, _ in fake.log if kind == "close"] == ["vcut-eager/paper", "stock"]
+    assert [[times.total_s for times in item.times] for item in run.measured] == [[4, 7], [5, 8], [6, 9]]
+    assert not run.left_out
+
+
+@pytest.mark.parametrize("fails", [f"{when} vcut-eager/paper" for when in ("open", "first", "timed")])
+def test_a_contender_that_fails_is_left_out_with_the_reason(
+    nano: Work, fake: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(fake, "fails", fails)
+    run = measure(select(["vcut-eager/*/c17"]), nano, {}, fake)
+    assert [item.contender.name for item in run.measured] == ["stock", "vcut-eager/exact/c17"]
+    (left_out,) = run.left_out
+    assert left_out.name == "vcut-eager/paper/c17"
+    assert left_out.reason.startswith("it does not")
+    assert fake.log.count(("timed", "vcut-eager/paper", 3)) <= 1, "it is not asked again"
+
+
+@pytest.mark.parametrize("fails", ["open stock", "first stock"])
+def test_nothing_is_reported_without_stock(
+    nano: Work, fake: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(fake, "fails", fails)
+    with pytest.raises(ContenderError, match="it does not"):
+        measure(select(["stock"]), nano, {}, fake)
+
+
+def test_contenders_are_chosen_by_name_pattern_and_group() -> None:
+    def names(*wanted: str) -> list[str]:
+        return [contender.name for contender in select(wanted)]
+
+    assert names("deepcache") == ["stock", "deepcache"]
+    assert names("tgate") == ["stock", "tgate/c20", "tgate/c17", "tgate/c10"]
+    assert names("vcut-onnxruntime/exact") == [
+        "stock",
+        *(f"vcut-onnxruntime/exact/{cut}" for cut in ("uncut", "c20", "c17", "c10")),
+    ]
+    assert names("all") == [contender.name for contender in all_contenders()]
+    assert len(set(names("all"))) == len(names("all")) == 2 + 1 + 3 + 6 * 2 * 4
+    assert {Kind(name.split("/")[0]) for name in names("default")} == set(Kind), "nobody is dropped silently"
+    with pytest.raises(ConfigError, match="no contender is called 'vcut-abacus'"):
+        select(["vcut-abacus"])
+
+
+def test_a_cut_step_is_of_25_and_scaled() -> None:
+    cut = Contender(system=System(kind=Kind.EAGER, cross_attention=PAPER), reference_cut_step=17)
+    assert [cut.schedule(steps).cut_step for steps in (25, 50)] == [17, 33]
+    assert REFERENCE.schedule(25).cut_step == 26
+
+
+def test_who_cannot_run_is_told_why(nano: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(kind: Kind, fold: CrossAttention = ORIGINAL) -> str:
+        return why_not(System(kind=kind, cross_attention=fold), nano, {}) or ""
+
+    monkeypatch.setattr(availability, "find_spec", lambda _name: None)
+    assert reason(Kind.DEEPCACHE).endswith("python -m pip install DeepCache==0.1.1")
+    assert reason(Kind.TGATE).endswith("python -m pip install tgate==1.0.0")
+    assert "CUDA GPU" in reason(Kind.CAPTURED, PAPER)
+    assert "--export" in reason(Kind.ONNXRUNTIME, EXACT)
+    assert reason(Kind.STOCK) == reason(Kind.COMPILED, PAPER) == ""
+
+
+def test_a_bundle_opens_the_way_for_its_fold_alone(nano: Work, nano_bundle: Bundle) -> None:
+    bundles = open_bundles([nano_bundle.root], replace(nano, model="nano"))
+    assert why_not(System(kind=Kind.ONNXRUNTIME, cross_attention=EXACT), nano, bundles) is None
+    assert "no bundle" in (why_not(System(kind=Kind.ONNXRUNTIME, cross_attention=PAPER), nano, bundles) or "")
+    assert "TensorRT" in (why_not(System(kind=Kind.TENSORRT, cross_attention=EXACT), nano, bundles) or "")
+    with pytest.raises(ConfigError, match="name one"):
+        open_bundles([nano_bundle.root] * 2, nano)
+    with pytest.raises(ConfigError, match="does other work"):
+        open_bundles([nano_bundle.root], replace(nano, precision=Precision.BF16))
+
+
+def test_missing_bundles_are_exported(nano: Work, nano_bundle: Bundle, tmp_path: Path) -> None:
+    chosen = select(["vcut-onnxruntime/*/c17", "vcut-tensorrt/paper/c17"])
+    bundles = export_missing(chosen, {EXACT: nano_bundle}, nano, tmp_path, SILENT)
+    assert bundles[EXACT] is nano_bundle
+    assert bundles[PAPER].manifest.cross_attention is PAPER
+    nano.check_bundle(bundles[PAPER].manifest)
+
+
+@pytest.mark.parametrize("kind", [Kind.EAGER, Kind.ONNXRUNTIME])
+def test_uncut_and_exact_is_the_stock_video(nano: Work, nano_bundle: Bundle, kind: Kind) -> None:
+    ours = Contender(system=System(kind=kind, cross_attention=EXACT), reference_cut_step=26)
+    run = measure((REFERENCE, ours), nano, {EXACT: nano_bundle}, LocalWorker)
+    stock, uncut = run.measured
+    assert (stock.quality.psnr_db, stock.quality.latent_error) == (None, 0)
+    assert uncut.quality.psnr_db is None or uncut.quality.psnr_db > 80
+    assert uncut.quality.latent_error < 1e-4
+    for item in run.measured:
+        assert item.peak.host_bytes > 1 << 20
+        for times in item.times:
+            assert 0 < times.rest_s < times.total_s
+            assert times.binding_s > 0 == times.improvement_s
+            assert times.first_frame_s < times.total_s
+
+
+def test_cutting_changes_the_video_and_shows_in_its_stages(nano: Work) -> None:
+    ours = Contender(system=System(kind=Kind.EAGER, cross_attention=EXACT), reference_cut_step=10)
+    run = measure((REFERENCE, ours), nano, {}, LocalWorker)
+    assert run.measured[1].quality.latent_error > 1e-4
+    assert run.measured[1].times[0].improvement_s > 0
+
+
+@pytest.mark.parametrize(("kind", "package"), [(Kind.DEEPCACHE, "DeepCache"), (Kind.TGATE, "tgate")])
+def test_the_peers_run_and_are_counted(nano: Work, kind: Kind, package: str) -> None:
+    pytest.importorskip(package)
+    peer = Contender(
+        system=System(kind=kind, cross_attention=ORIGINAL), reference_cut_step=17 if kind is Kind.TGATE else None
+    )
+    run = measure((REFERENCE, peer), nano, {}, LocalWorker)
+    counted, stock = run.measured[1].counted_flops, denoising_flops(count_steps(NANO), ORIGINAL, peer.schedule(STEPS))
+    assert counted is not None
+    if kind is Kind.DEEPCACHE:
+        assert counted < 0.8 * STEPS * count_steps(NANO)[ORIGINAL][0]  # two of three steps run the outermost block
+    else:
+        assert 0.8 * stock < counted < stock  # what it keeps of the attention after the gate
+        assert run.measured[1].times[0].improvement_s > 0  # its pass without guidance
+
+
+def test_counting_on_real_tensors_agrees_with_counting_on_meta_tensors(nano: Work) -> None:
+    system = diffusers_systems.DiffusersSystem(
+        nano, diffusers_systems.as_it_is, open_system(REFERENCE.system, nano, None).stopwatch
+    )
+    with diffusers_systems.flop_counter() as counter:
+        system.video(REFERENCE.schedule(STEPS))
+    counted = sum(counter.get_flop_counts()["UNetSpatioTemporalConditionModel"].values())
+    assert counted == denoising_flops(count_steps(NANO), ORIGINAL, REFERENCE.schedule(STEPS))
+
+
+def test_a_process_of_its_own_gives_the_same_video() -> None:
+    tiny = make_work(
+        "tiny",
+        Size(frames=2, height=64, width=64),
+        random_weights=False,
+        precision=None,
+        device="cpu",
+        steps=2,
+        repeats=1,
+    )
+    here, there = (worker(REFERENCE.system, tiny, None) for worker in (LocalWorker, ProcessWorker))
+    try:
+        schedule = REFERENCE.schedule(2)
+        assert compare(there.first(schedule).clip, here.first(schedule).clip).latent_error < 1e-5
+        times = there.timed(schedule)
+        assert 0 < times.denoising_s < times.total_s
+    finally:
+        there.close()
+
+
+def test_an_error_in_a_process_comes_back_as_ours(nano: Work) -> None:
+    with pytest.raises(ContenderError, match="random weights can be made for"):  # known in this process only
+        ProcessWorker(REFERENCE.system, nano, None)
+
+
+def test_work_and_fraction_by_hand() -> None:
+    """Three guided steps of 8 and two single ones of 4 TFLOP: 32; 4 s at 2 TFLOP/s hold 8, a quarter would be 128."""
+    schedule = CutSchedule(num_inference_steps=5, cut_step=4)
+    assert denoising_flops(STEP_FLOPS, PAPER, schedule) == 32 * 10**12
+    assert fraction_of_ceiling(32 * 10**12, seconds=64.0, tflops=2.0) == 0.25
+
+
+def test_a_step_is_counted_as_the_tables_count_it() -> None:
+    steps = count_steps(NANO)
+    assert steps[ORIGINAL][0] == 2 * unet_cost(NANO, Variant.STOCK).step.macs
+    assert steps[PAPER] == (2 * steps[PAPER][1], steps[PAPER][1])
+    assert steps[PAPER][0] < steps[ORIGINAL][0]
+
+
+def test_quality_by_hand() -> None:
+    quality = compare(clip(0.6, latents=1.1), clip(0.5))
+    assert quality.psnr_db == pytest.approx(-10 * math.log10(0.01), rel=1e-5)
+    assert quality.latent_error == pytest.approx(0.1, rel=1e-5)
+
+
+def test_memory_is_watched() -> None:
+    with MemoryWatch(torch.device("cpu"), None) as watch:
+        block = torch.ones(64 << 20, dtype=torch.uint8)
+    with MemoryWatch(torch.device("cpu"), None) as idle:
+        pass
+    assert watch.peak.host_bytes >= len(block)
+    assert (watch.peak.device_bytes, idle.peak.device_bytes) == (None, None)
+
+
+def test_defaults_are_the_models_own() -> None:
+    arguments: dict[str, Any] = {"random_weights": False, "precision": None, "device": "cpu", "steps": 25, "repeats": 3}
+    own = make_work("medium", Size(), **arguments)
+    assert (own.video.frames, own.precision, own.random_weights) == (14, Precision.FP32, True)
+    assert own.checkpoint().random_weights
+    smaller = make_work("svd-xt", Size(frames=4, height=64), **{**arguments, "random_weights": True})
+    assert (smaller.video.frames, smaller.video.height, smaller.video.width) == (4, 64, 1024)
+    counted = smaller.architecture()
+    assert (counted.unet["num_frames"], counted.height) == (4, 64)
+    assert counted.unet["block_out_channels"] == FAMILY["svd-xt"].unet["block_out_channels"]
+    for change in ({"steps": 1}, {"repeats": 0}):
+        with pytest.raises(ConfigError, match="at least|at least 1"):
+            make_work("tiny", Size(), **{**arguments, **change})
+
+
+def test_a_folders_architecture_is_read(tmp_path: Path) -> None:
+    for part in ("unet", "vae", "image_encoder"):
+        (tmp_path / part).mkdir()
+        config = {"_class_name": "x", **getattr(NANO, part)}
+        (tmp_path / part / "config.json").write_text(json.dumps(config))
+    found = replace(nano_work(), model=str(tmp_path)).architecture()
+    assert unet_cost(found, Variant.STOCK) == unet_cost(NANO, Variant.STOCK)
+
+
+@pytest.fixture
+def report(fake: type[FakeWorker]) -> Report:
+    chosen = select(["vcut-eager/paper", "deepcache", "vcut-eager/exact/c17"])
+    run = measure(chosen, nano_work(), {}, fake)
+    run.left_out.append(LeftOut(name="vcut-tensorrt/paper/c17", reason="no GPU"))
+    return build_report(run, nano_work(), MACHINE, RATE, STEP_FLOPS)
+
+
+def test_rows_by_hand(report: Report) -> None:
+    stock, cut = (next(row for row in report.rows if row.name == name) for name in ("stock", "vcut-eager/paper/c17"))
+    assert (stock.speedup, stock.cut_step) == (1, None)
+    assert cut.speedup == pytest.approx(stock.timing.latency_s / cut.timing.latency_s)
+    assert cut.videos_per_hour == pytest.approx(3600 / cut.timing.latency_s)
+    assert cut.timing.latency_s == sum(cut.totals_s) / 2
+    assert (cut.cut_step, cut.denoising_tflop) == (3, 8 + 8 + 4)
+    assert cut.fraction_of_ceiling == pytest.approx(20 / 2.0 / (4.0 + 1.0))
+
+
+def test_json_has_what_the_tables_have(report: Report) -> None:
+    answer = json.loads(json.dumps(as_json(report), allow_nan=False))
+    assert answer["benchmark"] == "latency"
+    assert answer["random_weights"] is True
+    assert answer["work"]["video"] == asdict(NANO_VIDEO)
+    assert {"python", "torch", "diffusers"} <= answer["versions"].keys()
+    assert [row["name"] for row in answer["contenders"]] == [row.name for row in report.rows]
+    stages = VideoTimes.__dataclass_fields__.keys()
+    assert all(row["timing"]["typical"].keys() == stages for row in answer["contenders"])
+    assert answer["left_out"] == [{"name": "vcut-tensorrt/paper/c17", "reason": "no GPU"}]
+
+
+def test_markdown_says_who_was_left_out_and_what_random_weights_cannot_say(report: Report) -> None:
+    text = as_markdown(report)
+    assert "| vcut-tensorrt/paper/c17 | no GPU |" in text
+    assert "RANDOM WEIGHTS" in text
+    assert "load average before the run 0.50" in text
+    real = replace(report, work=replace(report.work, random_weights=False))
+    assert "RANDOM WEIGHTS" not in as_markdown(real)
+
+
+@pytest.mark.parametrize("several_cuts", [True, False])
+def test_the_picture_is_drawn(report: Report, tmp_path: Path, several_cuts: bool) -> None:
+    pytest.importorskip("matplotlib")
+    shown = report if several_cuts else replace(report, rows=report.rows[:2])
+    plot.draw(shown, tmp_path / "latency.png")
+    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_ends_with_one_line_of_json(
+    fake: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("benchmarks.latency.workers.ProcessWorker", fake)
+    monkeypatch.setattr(matmul_rate, "measure_matmul_tflops", lambda _device, _dtype: RATE)
+    monkeypatch.setattr("benchmarks.latency.ceiling.count_steps", lambda _architecture: STEP_FLOPS)
+    app = typer.Typer()
+    app.command()(latency.main)
+    arguments = ["--model", "tiny", "--steps", "4", "--device", "cpu", "--contenders", "vcut-captured/paper/c17"]
+    shown = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path)])
+    assert shown.exit_code == 0, shown.stderr
+    assert "Left out" in shown.stdout
+    answer = json.loads(shown.stdout.splitlines()[-1])
+    assert answer["left_out"][0]["name"] == "vcut-captured/paper/c17"
+    assert json.loads((tmp_path / "latency-tiny.json").read_text()) == answer
+    assert (tmp_path / "latency-tiny.md").read_text().startswith("**tiny: 8 frames of 192×128, 4 steps")
+    quiet = CliRunner().invoke(app, [*arguments, "--json"])
+    (line,) = quiet.stdout.splitlines()
+    assert json.loads(line)["benchmark"] == "latency"
+
+
+def test_an_unknown_contender_is_wrong_usage() -> None:
+    app = typer.Typer()
+    app.command()(latency.main)
+    result = CliRunner().invoke(app, ["--contenders", "abacus"])
+    assert result.exit_code == 2
+    assert "vcut-onnxruntime/paper/c17" in result.stderr
