@@ -127,25 +127,6 @@ def test_a_run_that_fails_only_while_it_is_captured_goes_on_eagerly() -> None:
     assert graph.events == ["ran", "ran", "ran"]
 
 
-def test_a_failed_capture_is_told_with_what_made_it_fail_not_with_how_cuda_ended_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    graph = Graph()
-
-    def cannot(_run: Launch) -> Launch:
-        try:
-            raise EngineError("TensorRT could not run unet: no kernel\nand so on")
-        finally:
-            raise RuntimeError("operation failed due to a previous error during capture")
-
-    launch = CapturedLaunch(graph.run, cannot, "unet")
-    for _ in range(3):
-        launch()
-    assert [record.getMessage() for record in caplog.records] == [
-        "unet runs without a CUDA graph: TensorRT could not run unet: no kernel"
-    ]
-
-
 def test_a_warm_up_on_another_thread_is_none_so_the_capture_waits_for_one_on_its_own() -> None:
     graph = Graph()
     launch = CapturedLaunch(graph.run, graph.capture, "unet")

@@ -324,7 +324,7 @@ def test_after_a_failed_capture_its_pool_is_let_go_and_others_may_capture(
     for _ in range(before):
         workspace.capture(cuda.run)
     cuda.fails_at = fails_at
-    with pytest.raises(RuntimeError, match="^operation not permitted\nCompile"):  # as it is
+    with pytest.raises(RuntimeError, match="^operation not permitted$"):
         workspace.capture(cuda.run)
     assert not CAPTURES.locked()
     cuda.error = RuntimeError()  # the old one's traceback holds what was alive
@@ -349,8 +349,10 @@ def test_after_a_failed_capture_the_next_is_refused_with_the_reason(
 ) -> None:
     workspace = on_gpu()
     cuda.fails_at, cuda.error = "run", error
-    with pytest.raises(type(error)):
+    told = RuntimeError if isinstance(error, Exception) else KeyboardInterrupt
+    with pytest.raises(told) as failure:  # what made it fail, not how CUDA ended it
         workspace.capture(cuda.run)
+    assert str(failure.value) in (reason, "")
     cuda.fails_at = ""
     for _ in range(2):
         with pytest.raises(RuntimeError, match=f"^an earlier capture failed: {reason}$"):

@@ -97,8 +97,10 @@ class BaseEngine(ABC):
             for name, tensor in tensors.items():
                 bound[name].copy_(tensor)
             launch = self.bind(bound)
-            launch()
-            self.workspace.synchronize()  # only then may the launch go, with all that it holds
+            try:
+                launch()
+            finally:
+                self.workspace.synchronize()  # only then may the launch go, with all that it holds
         return {spec.name: bound[spec.name] for spec in self.outputs}
 
     def close(self) -> None:
@@ -106,11 +108,13 @@ class BaseEngine(ABC):
         if not self._closed:
             self._closed = True
             with self.workspace.on_device():
-                self.workspace.synchronize()
-                for launch in self._launches:
-                    launch.close()
-                self._free()
-                self.workspace.give_up(self)
+                try:
+                    self.workspace.synchronize()
+                finally:  # after an error of CUDA too
+                    for launch in self._launches:
+                        launch.close()
+                    self._free()
+                    self.workspace.give_up(self)
 
     @abstractmethod
     def _bind(self, tensors: dict[str, Tensor]) -> Launch:
@@ -162,20 +166,19 @@ class CapturedLaunch:
         self._run = run
         self._capture: Callable[[Launch], Launch] | None = capture  # None: captured, or known not to be capturable
         self._name = name
-        self._warm_thread = 0
+        self._warm_thread: threading.Thread | None = None
         self._replay: Launch | None = None  # beside `_run`, which owns what the graph's addresses belong to
 
     def __call__(self) -> None:
         """Enqueue one run."""
-        if self._capture is not None and self._warm_thread == threading.get_ident():
+        if self._capture is not None and self._warm_thread is threading.current_thread():
             capture, self._capture = self._capture, None
             try:
                 self._replay = capture(self._run)
             except (RuntimeError, EngineError) as error:
-                # a failed capture ends in CUDA's words; what made it fail is the error that it was raised from
-                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error.__context__ or error))
+                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error))
         (self._replay or self._run)()
-        self._warm_thread = threading.get_ident()
+        self._warm_thread = threading.current_thread()
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +95,22 @@ class OnnxRuntimeEngine(BaseEngine):
             # −1: no CUDA graph. Each binding has addresses, so a graph, of its own.
             options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)) if self._cuda_graphs else "-1")
 
+        captures = self._cuda_graphs  # at its first run
+
         def run() -> None:
+            nonlocal captures
             assert tensors  # the binding knows addresses only: the tensors live as long as the launch does
             try:
-                session.run_with_iobinding(binding, options)
+                with CAPTURES if captures else nullcontext():
+                    session.run_with_iobinding(binding, options)
             except RUNTIME_ERRORS as error:
                 raise _engine_error(f"ONNX Runtime failed: {error}") from error
+            captures = False
 
         if not self._is_warm:
             # ONNX Runtime allocates a graph's activations when it first runs. Here, where engines are loaded, a lack of
             # memory can still be answered by loading fewer of them.
-            with CAPTURES:
-                run()
+            run()
             self.workspace.synchronize()
             self._is_warm = True
         return run

@@ -134,8 +134,9 @@ class ModuleOpener(_Opener):
 
     def unload(self) -> None:
         """Take the modules from the device. No engine is open."""
-        for name in self._loaded:
-            self._modules[name].to("cpu")
+        with torch.inference_mode(False), torch.no_grad():
+            for name in self._loaded:
+                self._modules[name].to("cpu")
         self._loaded = ()
         self.workspace.release_cache()
 

@@ -55,7 +55,8 @@ class RuntimeCacheFile:
             logger.warning("TensorRT takes no runtime cache; its kernels are compiled anew")
         context = engine.create_execution_context(config)
         if context is not None:
-            self._content = bytes(cache.serialize() or b"")
+            serialized = cache.serialize()
+            self._content = bytes(serialized) if serialized else self._content
         return context
 
     def save(self) -> None:

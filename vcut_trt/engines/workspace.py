@@ -158,6 +158,15 @@ class Workspace:
         """
         if self._why_no_capture:
             raise RuntimeError(self._why_no_capture)
+        causes: list[str] = []  # their words only: an error holds the frames that it passed, and their tensors
+
+        def recorded() -> None:
+            try:
+                run()
+            except Exception as error:
+                causes.append(first_line(error))  # what follows from it, as the capture ends, is told in CUDA's words
+                raise
+
         try:
             with CAPTURES:
                 graph = torch.cuda.CUDAGraph()
@@ -168,13 +177,20 @@ class Workspace:
                 with torch.cuda.graph(
                     graph, pool=self._graph_pool, stream=self._stream, capture_error_mode="thread_local"
                 ):
-                    run()
+                    recorded()
+        except Exception as error:
+            cause = causes[0] if causes else first_line(error)
+            self._stop_capturing(cause)
+            raise RuntimeError(cause) from error
         except BaseException as error:
-            # PyTorch may go on recording into the pool of a capture that failed: pytorch/pytorch issue 180395
-            self._graph_pool = None
-            self._why_no_capture = f"an earlier capture failed: {first_line(error)}"
+            self._stop_capturing(first_line(error))
             raise
         return graph.replay
+
+    def _stop_capturing(self, cause: str) -> None:
+        """PyTorch may go on recording into the pool of a capture that failed: pytorch/pytorch issue 180395."""
+        self._graph_pool = None
+        self._why_no_capture = f"an earlier capture failed: {cause}"
 
 
 @contextmanager

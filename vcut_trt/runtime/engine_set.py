@@ -123,10 +123,10 @@ class EngineSet:
             self._opener.use(leaner)
 
     def _close_engines(self) -> None:
-        self.workspace.synchronize()  # what was bound goes next, and must not go under work that is still enqueued
-        self._made.clear()
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # the last one first, and each of them whatever the others raise
             stack.callback(self.workspace.release_cache)
             for engine in self._open.values():
                 stack.callback(engine.close)
+            stack.callback(self._made.clear)
+            stack.callback(self.workspace.synchronize)  # what was bound must not go under work that is still enqueued
             self._open = {}
