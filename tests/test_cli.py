@@ -223,7 +223,11 @@ def test_sigterm_during_a_real_export_leaves_no_half_bundle_and_is_code_143(tmp_
         (["--motion-bucket", -1], 2, ["motion_bucket_id is -1"]),
         (["--noise-aug", "nan"], 2, ["noise_aug_strength is nan"]),
         (["--device", "tpu"], 2, ["unknown device 'tpu'"]),
-        (["--backend", "tensorrt"], 1, ["does not run them yet", "--backend onnxruntime"]),
+        (
+            ["--backend", "tensorrt", "--device", "cpu"],
+            1,
+            ["TensorRT plans run on a CUDA GPU", "--backend onnxruntime"],
+        ),
         (["--output", "nowhere/clip.mp4"], 2, ["no folder nowhere"]),
         (["--output", "clip.avi"], 2, ["does not end in .mp4"]),
         (["--min-guidance", 2, "--max-guidance", 1], 2, ["min_guidance_scale is 2"]),
