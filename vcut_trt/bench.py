@@ -95,20 +95,8 @@ def bench_bundle(
 
 def open_timed(bundle: Bundle, choice: BackendChoice, options: EngineOptions, stopwatch: Stopwatch) -> VCutPipeline:
     """A bundle's pipeline whose engines are timed by `stopwatch`. See `VCutPipeline.from_choice`."""
-    manifest = bundle.manifest
-    bundle.verify_configs()
-    engines = EngineSet(TimedOpener(open_backend(bundle, choice, options), stopwatch), options.residency)
-    try:
-        return VCutPipeline.from_configs(
-            bundle.root,
-            engines,
-            video=manifest.video,
-            precision=manifest.precision,
-            default_cut_step=manifest.cut_step,
-        )
-    except BaseException:
-        engines.close()
-        raise
+    opener = TimedOpener(open_backend(bundle, choice, options), stopwatch)
+    return VCutPipeline.over(bundle, EngineSet(opener, options.residency))
 
 
 def _summary(cut_step: int, times: list[VideoTimes], videos: int) -> CutTiming:

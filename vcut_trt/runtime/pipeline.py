@@ -124,12 +124,12 @@ class VCutPipeline:
     @classmethod
     def from_choice(cls, bundle: Bundle, choice: BackendChoice, options: EngineOptions) -> VCutPipeline:
         """Open a bundle's five graphs on the backend that `choose_backend` chose. See `from_bundle`."""
-        return cls._over(bundle, EngineSet(open_backend(bundle, choice, options), options.residency))
+        return cls.over(bundle, EngineSet(open_backend(bundle, choice, options), options.residency))
 
     @classmethod
     def from_engines(cls, bundle: Bundle, engines: Mapping[GraphName, Engine]) -> VCutPipeline:
         """A pipeline over engines that are open already, in one workspace, with a bundle's scheduler and sizes."""
-        return cls._over(bundle, EngineSet(OpenEngines(engines), Residency.RESIDENT))
+        return cls.over(bundle, EngineSet(OpenEngines(engines), Residency.RESIDENT))
 
     @classmethod
     def from_configs(
@@ -159,7 +159,12 @@ class VCutPipeline:
         )
 
     @classmethod
-    def _over(cls, bundle: Bundle, engines: EngineSet) -> VCutPipeline:
+    def over(cls, bundle: Bundle, engines: EngineSet) -> VCutPipeline:
+        """A pipeline over a set of engines, with a bundle's scheduler and sizes; it owns the set, also if this fails.
+
+        Raises:
+            BundleError: The bundle's configurations were changed or cannot be used.
+        """
         manifest = bundle.manifest
         try:
             bundle.verify_configs()
