@@ -15,8 +15,10 @@ demo: venv
 	@echo "The plans:  $$(ls -d build/tiny/plans/*)"
 	@ls -l build/tiny/plans/*
 
+# Two processes, each with one thread of its own: tests are mostly Python. The files of a process stay together, because
+# they share bundles that are exported once.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 venv: $(READY)
 
