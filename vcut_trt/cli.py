@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
+from vcut_trt import cli_serving
 from vcut_trt.bundle import Bundle
 from vcut_trt.console import ConsoleProgress, fail, reporting
 from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
 from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
 from vcut_trt.memory import GIB, Residency
+from vcut_trt.options import (
+    BackendOption,
+    BundleArgument,
+    CudaGraphsOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    ResidencyOption,
+)
 from vcut_trt.quality import Metric
 from vcut_trt.runtime.image import Fit
 from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
@@ -28,21 +38,6 @@ app = typer.Typer(
 )
 export_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-BackendOption = Annotated[Backend, typer.Option(help="What runs the graphs; auto takes the fastest that can run here.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ResidencyOption = Annotated[
-    Residency,
-    typer.Option(
-        help="resident: all engines stay loaded; staged: each stage's are loaded when its turn comes; auto: what the "
-        "GPU's free memory has room for."
-    ),
-]
-CudaGraphsOption = Annotated[
-    bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay CUDA graphs, where that can be.")
-]
 TargetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -206,20 +201,21 @@ def generate(
         else:
             schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
 
+        from vcut_trt.runtime.clip import ClipSettings
         from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 
-        config = GenerateConfig(
-            image=image,
-            output=output,
-            fit=fit,
-            schedule=schedule,
+        settings = ClipSettings(
+            num_inference_steps=schedule.num_inference_steps,
+            cut_step=schedule.cut_step,
             seed=seed,
             fps=fps,
             motion_bucket_id=motion_bucket,
             noise_aug_strength=noise_aug,
             min_guidance_scale=min_guidance,
             max_guidance_scale=max_guidance,
+            fit=fit,
         )
+        config = GenerateConfig(image=image, output=output, settings=settings)
         choice = choose_backend(opened, backend, device)
         options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
         progress = ConsoleProgress()
@@ -368,6 +364,10 @@ def inspect(
         with ConsoleProgress().stage("check every file"):
             opened.verify_all()
         show_manifest(opened, round(gpu_memory * GIB), as_json=as_json)
+
+
+serve = app.command()(cli_serving.serve)
+keys = app.command()(cli_serving.keys)
 
 
 def main() -> None:

@@ -55,3 +55,7 @@ class VideoError(VcutError):
 
 class QualityError(VcutError):
     """Two videos cannot be compared."""
+
+
+class ServingError(VcutError):
+    """A server, or one of its workers, cannot run."""

@@ -18,7 +18,7 @@ import torch
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
 from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.generate import LARGEST_SEED
+from vcut_trt.runtime.clip import LARGEST_SEED
 from vcut_trt.spec import CrossAttention, Precision, VideoSpec
 
 RANDOM_WEIGHTS = "random weights: these figures say nothing about the paper's claim, which is about trained models"

@@ -36,7 +36,7 @@ def load_image(path: Path) -> Image.Image:
             with Image.open(path) as image:
                 _refuse_bomb(path, image)
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                return upright_rgb(image)
     except FileNotFoundError:
         raise ImageError(f"there is no image {path}") from None
     except IsADirectoryError:
@@ -48,6 +48,15 @@ def load_image(path: Path) -> Image.Image:
         raise ImageError(f"{path} is refused: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
         raise ImageError(f"{path} cannot be read to its end: {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as `to_rgb` makes it, turned as its EXIF orientation asks.
+
+    Raises:
+        ImageError: As for `to_rgb`.
+    """
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,139 @@
+"""The commands that make many videos: a server and its keys."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vcut_trt.bundle import Bundle
+from vcut_trt.console import reporting
+from vcut_trt.engines.backends import Backend
+from vcut_trt.errors import ServingError
+from vcut_trt.memory import Residency
+from vcut_trt.options import (
+    BackendOption,
+    BundleArgument,
+    CudaGraphsOption,
+    DeviceOption,
+    ResidencyOption,
+)
+
+HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
+
+
+def serve(
+    bundle: BundleArgument,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, then with --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of jobs and videos, one for each server. Default: BUNDLE-jobs, beside the bundle.",
+            show_default=False,
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="File of API keys, made by vcut keys. Default: no key is asked for.", show_default=False),
+    ] = None,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    residency: ResidencyOption = Residency.AUTO,
+    cuda_graphs: CudaGraphsOption = True,
+    queue: Annotated[int, typer.Option(help="Jobs that may wait; more are answered 429.")] = 100,
+    jobs_per_key: Annotated[int, typer.Option(help="Unfinished jobs that a key may have.")] = 20,
+    upload_mb: Annotated[int, typer.Option(help="Largest upload, in MiB.")] = 20,
+    upload_megapixels: Annotated[float, typer.Option(help="Largest picture, in millions of pixels.")] = 50.0,
+    job_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds from a job's arrival to its end. Default: no limit.", show_default=False),
+    ] = None,
+    hang_timeout: Annotated[
+        float, typer.Option(help="Seconds without a step after which the worker is replaced.")
+    ] = 180.0,
+    drain_timeout: Annotated[float, typer.Option(help="Seconds that the job at work may take after SIGTERM.")] = 600.0,
+    keep_hours: Annotated[float, typer.Option(help="Hours that ended jobs and their videos are kept.")] = 24.0,
+    keep_gb: Annotated[float, typer.Option(help="GiB of videos that are kept; the oldest go first.")] = 20.0,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose pages may use the API. Repeatable.", show_default=False)
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Host name under which the server answers. Repeatable. Default: without keys this machine's names, "
+            "else all.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show the traceback of an error.")] = False,
+) -> None:
+    """Serve a bundle over HTTP: jobs that survive crashes, a page to try them, metrics."""
+    with reporting(debug=debug):
+        need("fastapi", "uvicorn", "prometheus_client", "python_multipart", extra="serve")
+        opened = Bundle.open(bundle)
+
+        from vcut_trt.serving.server import ServerConfig
+        from vcut_trt.serving.server import serve as run_server
+        from vcut_trt.serving.service import Limits, ServiceConfig
+        from vcut_trt.serving.worker import worker_command
+
+        limits = Limits(
+            queue_jobs=queue,
+            jobs_per_key=jobs_per_key,
+            upload_bytes=upload_mb * MEBIBYTE,
+            upload_pixels=round(upload_megapixels * 1e6),
+            job_seconds=job_timeout,
+            keep_seconds=keep_hours * HOUR_SECONDS,
+            keep_bytes=round(keep_gb * GIBIBYTE),
+        )
+        place = data or opened.root.resolve().with_name(f"{opened.root.resolve().name}-jobs")
+        service = ServiceConfig(bundle=opened, data=place, keys=keys, residency=residency, limits=limits)
+        worker = worker_command(str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs)
+        logging.basicConfig(
+            level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        run_server(
+            ServerConfig(
+                service=service,
+                worker=worker,
+                host=host,
+                port=port,
+                silence_seconds=hang_timeout,
+                drain_seconds=drain_timeout,
+                cors_origins=tuple(cors_origin or ()),
+                allowed_hosts=tuple(allowed_host or ()),
+            )
+        )
+
+
+def keys(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file of keys; made if it is missing.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key: up to 64 letters, digits and _ . -")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take the key back instead.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Make an API key for vcut serve and print it, once; the file keeps its hash only."""
+    with reporting(debug=debug):
+        from vcut_trt.serving.keys import add_key, remove_key
+
+        if remove:
+            remove_key(file, name)
+        else:
+            print(add_key(file, name))
+
+
+def need(*modules: str, extra: str) -> None:
+    """Refuse where packages of an extra are missing.
+
+    Raises:
+        ServingError: Names the first one and the extra.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ServingError(f'{module} is not installed; it comes with: pip install "vcut_trt[{extra}]"')

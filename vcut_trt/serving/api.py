@@ -1,0 +1,287 @@
+"""The video API: jobs that are made, watched, fetched, cancelled and forgotten.
+
+POST   /v1/videos                 202, a job: it is durable
+GET    /v1/videos                 the jobs of this key
+GET    /v1/videos/{id}            one job
+GET    /v1/videos/{id}/events     server-sent events, one for each step
+GET    /v1/videos/{id}/content    the MP4; ranges
+DELETE /v1/videos/{id}            cancels a job that has not ended, deletes one that has
+POST   /v1/videos/sync            waits, and answers with the MP4
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+
+from vcut_trt.serving.api_errors import ApiError, refusals
+from vcut_trt.serving.forms import (
+    LONGEST_FIELD_BYTES,
+    MOST_FIELDS,
+    earliest,
+    fingerprint,
+    fitted_png,
+    form_schema,
+    parse_form,
+    picture_of,
+)
+from vcut_trt.serving.guards import owner_of
+from vcut_trt.serving.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
+from vcut_trt.serving.service import Service
+from vcut_trt.serving.store import KeyReusedError, QueueFullError, TooManyJobsError
+from vcut_trt.serving.video_objects import DeletedVideo, VideoList, VideoObject, video_object
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+LOOK_SECONDS = 5.0  # a listener looks at its job this often at least
+
+
+def service_of(request: Request) -> Service:
+    """The service that an app serves."""
+    service: Service = request.app.state.service
+    return service
+
+
+Owner = Annotated[str, Depends(owner_of)]
+Served = Annotated[Service, Depends(service_of)]
+VideoId = Annotated[str, Path(pattern=ID_PATTERN, description="As POST /v1/videos gave it.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=200,
+        description="A request that is sent again with its key makes no second job.",
+    ),
+]
+MP4 = {"description": "The video.", "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+SUBMIT_REFUSALS = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a job",
+    openapi_extra={"requestBody": form_schema()},
+    responses={
+        200: {"model": VideoObject, "description": "The job of this Idempotency-Key."},
+        **refusals(*SUBMIT_REFUSALS),
+    },
+)
+async def submit(
+    request: Request, response: Response, owner: Owner, service: Served, idempotency_key: IdempotencyKey = None
+) -> VideoObject:
+    """Take a job in. A 202 means that it is on disk, and will come to an end whatever happens to the server."""
+    job, is_new = await _submit(request, owner, service, idempotency_key)
+    response.status_code = 202 if is_new else 200
+    response.headers["Location"] = f"/v1/videos/{job.id}"
+    return video_object(service, job, service.feed.progress(job.id))
+
+
+@router.post(
+    "/sync",
+    summary="Make a video and wait for it",
+    response_class=FileResponse,
+    openapi_extra={"requestBody": form_schema()},
+    responses={200: MP4, **refusals(*SUBMIT_REFUSALS, 409, 500, 504)},
+)
+async def submit_and_wait(
+    request: Request, owner: Owner, service: Served, idempotency_key: IdempotencyKey = None
+) -> FileResponse:
+    """Take a job in and answer with its MP4. Whoever hangs up before that cancels the job."""
+    job, is_new = await _submit(request, owner, service, idempotency_key)
+    with service.feed.listening(job.id) as listener:
+        while not (job := await _current(service, job)).status.is_final:
+            await listener.next(1.0)
+            if is_new and await request.is_disconnected():
+                await run_in_threadpool(service.cancel, job)
+    if job.status is JobStatus.COMPLETED:
+        return _content(service, job)
+    if job.error is None:
+        raise ApiError(409, f"the job {job.id} was cancelled", code="cancelled")
+    status = 504 if job.error.code is ErrorCode.DEADLINE_EXCEEDED else 500
+    raise ApiError(status, job.error.message, code=job.error.code.value)
+
+
+@router.get("", summary="List jobs", responses=refusals(401, 403, 422))
+async def jobs(
+    owner: Owner,
+    service: Served,
+    after: Annotated[str | None, Query(pattern=ID_PATTERN, description="The last id of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="By the time of submission.")] = "desc",
+) -> VideoList:
+    """The jobs of this key, a page at a time."""
+    newest_first = order == "desc"
+    found, has_more = await run_in_threadpool(
+        service.store.page, owner, after=after, limit=limit, newest_first=newest_first
+    )
+    data = [video_object(service, job, service.feed.progress(job.id)) for job in found]
+    ends = (data[0].id, data[-1].id) if data else (None, None)
+    return VideoList(data=data, first_id=ends[0], last_id=ends[1], has_more=has_more)
+
+
+@router.get("/{video_id}", summary="Look at a job", responses=refusals(401, 403, 404, 422))
+async def job(video_id: VideoId, owner: Owner, service: Served) -> VideoObject:
+    """Its status, progress, place in the queue, timings or error."""
+    found = await _find(service, video_id, owner)
+    return video_object(service, found, service.feed.progress(found.id))
+
+
+@router.delete("/{video_id}", summary="Cancel or delete a job", responses=refusals(401, 403, 404, 409, 422))
+async def cancel_or_delete(video_id: VideoId, owner: Owner, service: Served) -> VideoObject | DeletedVideo:
+    """Cancel a job that has not ended (one at work ends between two steps); delete one that has, and its video."""
+    found = await _find(service, video_id, owner)
+    if found.status.is_final:
+        if not await run_in_threadpool(service.store.delete, found.id):
+            raise ApiError(404, f"there is no video {video_id}")
+        return DeletedVideo(id=found.id)
+    now = await run_in_threadpool(service.cancel, found)
+    if now is None:
+        raise ApiError(404, f"there is no video {video_id}")
+    return video_object(service, now, service.feed.progress(now.id))
+
+
+@router.get(
+    "/{video_id}/content",
+    summary="Fetch a video",
+    response_class=FileResponse,
+    responses={200: MP4, 206: MP4, **refusals(401, 403, 404, 409, 416, 422)},
+)
+async def content(video_id: VideoId, owner: Owner, service: Served) -> FileResponse:
+    """The MP4 of a completed job; ranges are answered."""
+    found = await _find(service, video_id, owner)
+    if found.status is not JobStatus.COMPLETED:
+        raise ApiError(409, f"the job is {found.status.value}: it has no video", code="not_completed")
+    return _content(service, found)
+
+
+async def _existing(video_id: VideoId, owner: Owner, service: Served) -> Job:
+    """The job of a path; before a stream begins, so that its absence can still be a 404."""
+    return await _find(service, video_id, owner)
+
+
+@router.get(
+    "/{video_id}/events",
+    summary="Watch a job",
+    response_class=EventSourceResponse,
+    responses=refusals(401, 403, 404, 422),
+)
+async def events(found: Annotated[Job, Depends(_existing)], service: Served) -> AsyncIterable[ServerSentEvent]:
+    """A video object at each step and each change of status; the event's name is the status. The last one is final."""
+    with service.feed.listening(found.id) as listener:
+        progress = service.feed.progress(found.id)
+        last = ""
+        while True:
+            now = await run_in_threadpool(service.store.get, found.id)
+            if now is None:  # deleted meanwhile
+                return
+            seen = video_object(service, now, progress)
+            text = seen.model_dump_json()
+            if text != last:
+                yield ServerSentEvent(raw_data=text, event=seen.status.value)
+                last = text
+            if now.status.is_final or service.is_ended:
+                return
+            progress = await listener.next(LOOK_SECONDS) or service.feed.progress(found.id)
+
+
+async def _find(service: Service, video_id: str, owner: str) -> Job:
+    found = await run_in_threadpool(service.store.get, video_id, owner)
+    if found is None:  # also where it is somebody else's: whether it exists is nobody else's business
+        raise ApiError(404, f"there is no video {video_id}")
+    return found
+
+
+async def _current(service: Service, job: Job) -> Job:
+    return await _find(service, job.id, job.owner)
+
+
+def _content(service: Service, job: Job) -> FileResponse:
+    path = service.store.video(job.id)
+    if not path.is_file():
+        raise ApiError(404, f"the video {job.id} was deleted")
+    headers = {"Cache-Control": "private, max-age=3600", "X-Video-Id": job.id}
+    return FileResponse(
+        path, media_type="video/mp4", filename=f"{job.id}.mp4", content_disposition_type="inline", headers=headers
+    )
+
+
+async def _submit(request: Request, owner: str, service: Service, key: str | None) -> tuple[Job, bool]:
+    """Check, read, decode, store; each refusal before the work that it saves."""
+    limits = service.limits
+    if service.is_draining:
+        raise ApiError(503, "the server is ending; try again", headers={"Retry-After": "10"})
+    if key is None:  # a request that comes again may be let in where a new one is not
+        with _refusing(service):
+            await run_in_threadpool(
+                service.store.check_room, owner, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
+            )
+    async with _form(request, limits.upload_seconds) as form:
+        upload = picture_of(form)
+        fields, settings = parse_form(form, service.video, service.model, service.config.bundle.manifest.cut_step)
+        async with service.uploads:
+            picture = await run_in_threadpool(
+                fitted_png, upload.file, service.video, settings.fit, limits.upload_pixels
+            )
+        wanted = JobRequest(
+            owner=owner,
+            settings=settings,
+            picture=picture,
+            timeout_seconds=earliest(fields.timeout_seconds, limits.job_seconds),
+            idempotency_key=key,
+            fingerprint=fingerprint(form, picture),
+        )
+    with _refusing(service):
+        found = await run_in_threadpool(
+            service.store.add, wanted, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
+        )
+    service.submitted()
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _form(request: Request, seconds: float) -> AsyncIterator[FormData]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise ApiError(415, f"the body is {kind or 'of no type'}; send multipart/form-data")
+    try:
+        form = await asyncio.wait_for(_read_form(request), seconds)
+    except asyncio.TimeoutError:  # Python 3.10 has one of its own
+        raise ApiError(408, f"the upload took longer than {seconds:g} s") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _read_form(request: Request) -> FormData:
+    return await request.form(max_files=2, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD_BYTES)
+
+
+@contextlib.contextmanager
+def _refusing(service: Service) -> Iterator[None]:
+    """Answer what the store refuses."""
+    try:
+        yield
+    except QueueFullError as error:
+        service.metrics.refused("queue_full")
+        after = {"Retry-After": str(service.seconds_until_room())}
+        raise ApiError(429, str(error), code="queue_full", headers=after) from None
+    except TooManyJobsError as error:
+        service.metrics.refused("too_many_jobs")
+        after = {"Retry-After": str(service.seconds_until_room())}
+        raise ApiError(429, str(error), headers=after) from None
+    except KeyReusedError as error:
+        raise ApiError(422, str(error), code="idempotency_key_reused", param="Idempotency-Key") from None
+    except (OSError, sqlite3.Error) as error:
+        service.metrics.refused("no_space")
+        raise ApiError(507, f"the job cannot be stored: {error}", headers={"Retry-After": "60"}) from error

@@ -1,0 +1,229 @@
+"""From a multipart form to a job: which fields there are, what they may hold, and which pictures are read.
+
+The names are those of vLLM-Omni's video API where it has one, diffusers' for the rest, and `vcut generate`'s options as
+shorter ones. A field that is not known is refused: better a message than an option that has no effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+from typing import Any, BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from vcut_trt.errors import ConfigError, ImageError
+from vcut_trt.runtime.clip import LARGEST_SEED, MOST_STEPS, ClipSettings, draw_seed
+from vcut_trt.runtime.image import Fit, fit_image, upright_rgb
+from vcut_trt.runtime.video import LARGEST_FPS
+from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.serving.api_errors import ApiError
+from vcut_trt.spec import VideoSpec
+
+PICTURE_FIELDS = ("image", "input_reference")
+FORMATS = ("JPEG", "PNG", "WEBP")
+MOST_FIELDS = 32
+LONGEST_FIELD_BYTES = 16 * 1024
+
+
+class VideoForm(BaseModel):
+    """The fields beside the picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    num_inference_steps: int = Field(
+        REFERENCE_STEPS,
+        ge=1,
+        le=MOST_STEPS,
+        validation_alias=AliasChoices("num_inference_steps", "steps"),
+        description="Denoising steps.",
+    )
+    cut_step: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_STEPS + 1,
+        description="First step without guidance, 1 … steps + 1 (= never). Default: the bundle's, scaled.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST_SEED,
+        description="The same seed makes the same video. Default: a random one, which the job names.",
+    )
+    fps: int = Field(7, ge=1, le=LARGEST_FPS, description="Frames a second.")
+    motion_bucket_id: int = Field(
+        127,
+        ge=0,
+        le=100_000,
+        validation_alias=AliasChoices("motion_bucket_id", "motion_bucket"),
+        description="How much moves; SVD was trained with 0 … 255.",
+    )
+    noise_aug_strength: float = Field(
+        0.02,
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("noise_aug_strength", "noise_aug"),
+        description="Noise added to the image.",
+    )
+    min_guidance_scale: float = Field(
+        1.0,
+        ge=-1000,
+        le=1000,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("min_guidance_scale", "min_guidance"),
+        description="Guidance scale of the first frame.",
+    )
+    max_guidance_scale: float = Field(
+        3.0,
+        ge=-1000,
+        le=1000,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("max_guidance_scale", "max_guidance"),
+        description="Guidance scale of the last frame; up to 1: none.",
+    )
+    fit: Fit = Field(Fit.CROP, description="A picture of another shape: cut its overhang off, or distort it.")
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=30 * 86400, allow_inf_nan=False, description="Fail the job if it is not done by then."
+    )
+    width: int | None = Field(None, description="If given, the bundle's: its shapes are fixed.")
+    height: int | None = Field(None, description="If given, the bundle's.")
+    num_frames: int | None = Field(None, description="If given, the bundle's.")
+    size: str | None = Field(None, description="If given, the bundle's, as WIDTHxHEIGHT.")
+    model: str | None = Field(None, description="If given, the bundle's.")
+    prompt: str | None = Field(None, description="Read and ignored: SVD takes no text.")
+    user: str | None = Field(None, description="Read and ignored.")
+
+
+def parse_form(form: FormData, video: VideoSpec, model: str, bundle_cut_step: int) -> tuple[VideoForm, ClipSettings]:
+    """The settings of a form.
+
+    Raises:
+        ApiError: 422, with the field that is at fault.
+    """
+    values: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in PICTURE_FIELDS:
+            continue
+        if name in values:
+            raise ApiError(422, f"{name} is given twice", param=name)
+        if not isinstance(value, str):
+            raise ApiError(422, f"{name} is a file; the picture's field is {PICTURE_FIELDS[0]}", param=name)
+        values[name] = value
+    try:
+        fields = VideoForm.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        at_fault = str(first["loc"][0]) if first["loc"] else "form"
+        raise ApiError(422, f"{at_fault}: {first['msg']}", param=at_fault) from None
+    _check_fixed(fields, video, model)
+    try:
+        return fields, _settings(fields, bundle_cut_step)
+    except ConfigError as error:
+        raise ApiError(422, str(error)) from None
+
+
+def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:
+    fixed = {
+        "width": video.width,
+        "height": video.height,
+        "num_frames": video.frames,
+        "size": f"{video.width}x{video.height}",
+        "model": model,
+    }
+    for name, value in fixed.items():
+        asked = getattr(fields, name)
+        if asked is not None and asked != value:
+            raise ApiError(422, f"{name} is {asked}; this server makes {value} only", param=name)
+
+
+def _settings(fields: VideoForm, bundle_cut_step: int) -> ClipSettings:
+    if fields.cut_step is None:
+        schedule = CutSchedule.scaled(
+            num_inference_steps=fields.num_inference_steps, reference_cut_step=bundle_cut_step
+        )
+    else:
+        schedule = CutSchedule(num_inference_steps=fields.num_inference_steps, cut_step=fields.cut_step)
+    return ClipSettings(
+        num_inference_steps=schedule.num_inference_steps,
+        cut_step=schedule.cut_step,
+        seed=draw_seed() if fields.seed is None else fields.seed,
+        fps=fields.fps,
+        motion_bucket_id=fields.motion_bucket_id,
+        noise_aug_strength=fields.noise_aug_strength,
+        min_guidance_scale=fields.min_guidance_scale,
+        max_guidance_scale=fields.max_guidance_scale,
+        fit=fields.fit,
+    )
+
+
+def picture_of(form: FormData) -> UploadFile:
+    """The one picture of a form.
+
+    Raises:
+        ApiError: 422: there is none, or several, or it is not a file.
+    """
+    found = [value for name in PICTURE_FIELDS for value in form.getlist(name)]
+    if len(found) != 1:
+        names = " or ".join(PICTURE_FIELDS)
+        raise ApiError(422, f"the form has {len(found)} pictures; it needs one, {names}", param=PICTURE_FIELDS[0])
+    (upload,) = found
+    if not isinstance(upload, UploadFile):
+        raise ApiError(422, "the picture is not a file; send it with a file name", param=PICTURE_FIELDS[0])
+    return upload
+
+
+def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) -> bytes:
+    """An upload as a PNG of the video's size: small, harmless, and all that the worker ever reads.
+
+    Raises:
+        ApiError: 415: not a format that is read; 413: too many pixels; 422: damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `most_pixels` is the limit
+            with Image.open(content, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > most_pixels:
+                    raise ApiError(
+                        413, f"the image has {width} × {height} pixels; at most {most_pixels:,} are read", param="image"
+                    )
+                image.load()
+                picture = fit_image(upright_rgb(image), width=video.width, height=video.height, fit=fit)
+    except UnidentifiedImageError:
+        raise ApiError(
+            415, f"the file is not an image of a known format: {', '.join(FORMATS)}", param="image"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ApiError(413, str(error), param="image") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError, ImageError) as error:
+        raise ApiError(422, f"the image cannot be read to its end: {error}", param="image") from error
+    png = io.BytesIO()
+    picture.save(png, format="PNG", compress_level=1)
+    return png.getvalue()
+
+
+def fingerprint(form: FormData, picture: bytes) -> str:
+    """SHA-256 of what a client sent: the fields as they came, and the fitted picture."""
+    fields = sorted((name, value) for name, value in form.multi_items() if isinstance(value, str))
+    digest = hashlib.sha256(json.dumps(fields).encode())
+    digest.update(hashlib.sha256(picture).digest())
+    return digest.hexdigest()
+
+
+def earliest(*seconds: float | None) -> float | None:
+    """The smallest of those that are given."""
+    return min((value for value in seconds if value is not None), default=None)
+
+
+def form_schema() -> dict[str, Any]:
+    """The OpenAPI description of the form's body."""
+    schema = VideoForm.model_json_schema(by_alias=False)
+    picture = {"type": "string", "format": "binary", "description": f"The first frame: {', '.join(FORMATS)}."}
+    schema["properties"] = {"image": picture, **schema["properties"]}
+    schema["required"] = ["image"]
+    return {"content": {"multipart/form-data": {"schema": schema}}, "required": True}

@@ -1,0 +1,126 @@
+"""What stands before every request: who asks, from where, and how much is sent."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vcut_trt.serving.api_errors import ApiError, error_response
+from vcut_trt.serving.service import LOCAL_OWNER, Service
+
+FORM_BYTES = 64 * 1024  # of fields and boundaries, beside the picture
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def owner_of(request: Request) -> str:
+    """Whose request it is; one owner for all, where there are no keys.
+
+    Raises:
+        ApiError: 401: no key, or one that nobody has; 403: a page of another origin asks.
+    """
+    service: Service = request.app.state.service
+    _check_origin(request)
+    if service.keys is None:
+        return LOCAL_OWNER
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    owner = service.keys.owner(key.strip()) if scheme.lower() == "bearer" and key else None
+    if owner is None:
+        raise ApiError(401, "send a valid API key: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+    return owner
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse pages of other sites: a browser lets them post forms to a server that trusts its own machine."""
+    origin = request.headers.get("origin")
+    allowed: tuple[str, ...] = request.app.state.doors.cors_origins
+    if origin is None or origin in allowed or "*" in allowed:
+        return
+    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+        raise ApiError(403, f"pages of {origin[:200]} may not use this server; see --cors-origin")
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class BodyLimit:
+    """Ends a request whose body is larger than an upload may be, at the byte that is too much."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self._app = app
+        self._most_bytes = most_bytes + FORM_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _content_length(scope) > self._most_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        seen, has_begun = 0, False
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._most_bytes:
+                raise _TooLargeError
+            return message
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, watched)
+        except _TooLargeError:
+            if has_begun:
+                raise
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"the request is larger than {self._most_bytes:,} bytes"
+        headers = {"Connection": "close", **SECURITY_HEADERS}  # what is still being sent is not read
+        await error_response(413, message, code="too_large", headers=headers)(scope, receive, send)
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+class SecurityHeaders:
+    """Adds to every response what keeps browsers from guessing and framing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+
+        async def with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (name.lower().encode(), value.encode())
+                        for name, value in SECURITY_HEADERS.items()
+                        if name.lower().encode() not in present
+                    ),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

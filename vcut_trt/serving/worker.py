@@ -1,0 +1,232 @@
+"""A worker as the runner sees it: orders in, a stream of events out, and every way in which that can end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, NoReturn, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from vcut_trt.errors import ServingError
+from vcut_trt.memory import Residency
+from vcut_trt.serving.jobs import ErrorCode
+from vcut_trt.serving.messages import (
+    FROM_WORKER,
+    Failed,
+    Made,
+    Make,
+    Ready,
+    StageBegun,
+    StepDone,
+    Stop,
+    Stopped,
+    Unusable,
+)
+
+logger = logging.getLogger(__name__)
+
+END_SECONDS = 5.0  # for a process to end by itself before it is killed
+
+
+class WorkerLostError(Exception):
+    """The worker crashed, hung, or talks nonsense. It has been ended; another one can be started."""
+
+
+class WorkerStoppedError(Exception):
+    """The job was ended between two steps, as `stop` asked."""
+
+
+class JobFailedError(Exception):
+    """The worker could not make the clip."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class VideoWorker(Protocol):
+    """Makes one clip at a time. Only `stop` and `kill` may be called from another thread than the rest."""
+
+    def start(self, residency: Residency) -> Ready:
+        """Open the engines.
+
+        Raises:
+            ServingError: They cannot be opened; the message says why.
+            WorkerLostError: The worker ended, or was silent for too long.
+        """
+
+    def make(self, order: Make) -> Iterator[StageBegun | StepDone | Made]:
+        """Make a clip; the last event is `Made`.
+
+        Raises:
+            JobFailedError: The clip could not be made.
+            WorkerStoppedError: `stop` was called.
+            WorkerLostError: The worker has to be started again.
+        """
+
+    def stop(self, job: str) -> None:
+        """Ask to end a job between two steps."""
+
+    def kill(self) -> None:
+        """End the worker at once; `make` raises WorkerLostError."""
+
+    def close(self) -> None:
+        """End the worker."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can make another clip."""
+
+
+Command = Callable[[Residency], Sequence[str]]
+"""The command line of a worker that holds its engines in the given way."""
+
+
+def worker_command(bundle: str, *, backend: str, device: str, cuda_graphs: bool) -> Command:
+    """The command that starts `worker_main`."""
+
+    def command(residency: Residency) -> Sequence[str]:
+        graphs = "--cuda-graphs" if cuda_graphs else "--no-cuda-graphs"
+        options = ["--backend", backend, "--device", device, "--residency", residency.value, graphs]
+        return [sys.executable, "-m", "vcut_trt.serving.worker_main", bundle, *options]
+
+    return command
+
+
+class ProcessWorker:
+    """A worker in a process of its own. See `VideoWorker`.
+
+    Args:
+        command: Starts the process.
+        start_seconds: How long opening the engines may take; TensorRT and a cold disk need minutes.
+        silence_seconds: How long a job may take from one event to the next: the slowest step, or the decoding.
+    """
+
+    def __init__(self, command: Command, *, start_seconds: float, silence_seconds: float) -> None:
+        self._command = command
+        self._start_seconds = start_seconds
+        self._silence_seconds = silence_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._messages: queue.Queue[BaseModel | None] = queue.Queue()
+        self._writing = threading.Lock()
+
+    def start(self, residency: Residency) -> Ready:
+        """See `VideoWorker.start`."""
+        self.close()
+        command = list(self._command(residency))
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  # ours
+        assert self._process.stdout is not None
+        self._messages = queue.Queue()  # what an earlier process has said late goes nowhere
+        reader = threading.Thread(
+            target=_read, args=(self._process.stdout, self._messages), daemon=True, name="worker's messages"
+        )
+        reader.start()
+        message = self._next(self._start_seconds, "opening its engines")
+        if isinstance(message, Unusable):
+            self.close()
+            raise ServingError(message.message)
+        if not isinstance(message, Ready):
+            self._lose(f"it began with {message!r}")
+        return message
+
+    def make(self, order: Make) -> Iterator[StageBegun | StepDone | Made]:
+        """See `VideoWorker.make`."""
+        self._send(order)
+        doing = "starting the job"
+        while True:
+            message = self._next(self._silence_seconds, doing)
+            if getattr(message, "job", None) != order.job:
+                self._lose(f"it spoke of something else: {message!r}")
+            if isinstance(message, (StageBegun, StepDone)):
+                doing = f"step {message.step}" if isinstance(message, StepDone) else f"stage {message.stage}"
+                doing = f"after {doing}"
+                yield message
+            elif isinstance(message, Made):
+                yield message
+                return
+            elif isinstance(message, Stopped):
+                raise WorkerStoppedError
+            else:
+                assert isinstance(message, Failed)
+                if message.is_broken:
+                    self.close()
+                raise JobFailedError(message.code, message.message)
+
+    def stop(self, job: str) -> None:
+        """See `VideoWorker.stop`."""
+        with contextlib.suppress(WorkerLostError):  # whoever waits for its messages is told
+            self._send(Stop(job=job))
+
+    def kill(self) -> None:
+        """See `VideoWorker.kill`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """See `VideoWorker.close`."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError), self._writing:
+            process.stdin.close()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def _send(self, message: BaseModel) -> None:
+        process = self._process
+        if process is None:
+            raise WorkerLostError("there is no worker")
+        assert process.stdin is not None
+        try:
+            with self._writing:
+                process.stdin.write(message.model_dump_json().encode() + b"\n")
+                process.stdin.flush()
+        except (OSError, ValueError) as error:  # ValueError: closed meanwhile
+            raise WorkerLostError(f"the worker does not listen: {error}") from error
+
+    def _next(self, seconds: float, doing: str) -> BaseModel:
+        start = time.monotonic()
+        try:
+            message = self._messages.get(timeout=seconds)
+        except queue.Empty:
+            message = None
+            self._lose(f"it hung: silent for {time.monotonic() - start:.0f} s, {doing}")
+        if message is None:
+            self._lose(f"it ended, {doing}")
+        return message
+
+    def _lose(self, reason: str) -> NoReturn:
+        process = self._process
+        self.kill()
+        self.close()
+        code = process.returncode if process is not None else None
+        raise WorkerLostError(f"the worker was lost: {reason} (exit code {code})")
+
+
+def _read(lines: IO[bytes], messages: queue.Queue[BaseModel | None]) -> None:
+    """Turn a worker's lines into messages; None: there will be no more."""
+    with lines:
+        for line in lines:
+            try:
+                messages.put(FROM_WORKER.validate_json(line))
+            except ValidationError:
+                logger.exception("a worker said: %.200r", line)
+                break
+    messages.put(None)
