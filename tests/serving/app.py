@@ -1,0 +1,75 @@
+"""The application over a fake worker, asked in this process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from tests.serving.jobs import FakeWorker
+from vcut_trt.bundle import Bundle
+from vcut_trt.serving.app import Doors, create_app
+from vcut_trt.serving.service import Limits, Service, ServiceConfig
+
+HOST = "http://127.0.0.1"
+STEPS = {"num_inference_steps": "4"}
+
+
+class PictureFakeWorker(FakeWorker):
+    """A fake worker that also takes pictures that were uploaded."""
+
+    def make(self, order: Any) -> Any:
+        yield from super().make(order.model_copy(update={"picture": self._known(order)}))
+
+    def _known(self, order: Any) -> Path:
+        place: Path = order.video.with_name("picture")
+        assert Image.open(order.picture).format == "PNG"
+        place.write_bytes(b"a picture")
+        return place
+
+
+@contextmanager
+def application(
+    bundle: Bundle,
+    data: Path,
+    worker: FakeWorker | None = None,
+    *,
+    keys: Path | None = None,
+    limits: Limits | None = None,
+    doors: Doors | None = None,
+) -> Iterator[tuple[TestClient, Service]]:
+    """A client, and the service behind it."""
+    config = ServiceConfig(bundle=bundle, data=data, keys=keys, limits=limits or Limits())
+    service = Service(config, [worker or PictureFakeWorker()])
+    app = create_app(lambda: service, doors or Doors(upload_bytes=config.limits.upload_bytes), drain_seconds=5)
+    with TestClient(app, base_url=HOST, raise_server_exceptions=False) as client:
+        yield client, service
+
+
+def picture(width: int = 64, height: int = 48, kind: str = "PNG", **options: Any) -> bytes:
+    """An encoded picture."""
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format=kind, **options)
+    return stream.getvalue()
+
+
+def upload(content: bytes | None = None, name: str = "image") -> dict[str, Any]:
+    """The files of a form."""
+    return {name: ("p.png", picture() if content is None else content, "image/png")}
+
+
+def final(client: TestClient, name: str, **options: Any) -> dict[str, Any]:
+    """A job's object once it has ended; its events are read to their end."""
+    with client.stream("GET", f"/v1/videos/{name}/events", **options) as events:
+        assert events.status_code == 200, events.read()
+        for _ in events.iter_lines():
+            pass
+    answer: dict[str, Any] = client.get(f"/v1/videos/{name}", **options).json()
+    return answer

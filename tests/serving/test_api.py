@@ -1,0 +1,497 @@
+"""The HTTP API: what clients may send, and what they are told."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
+from tests.serving.jobs import files
+from vcut_trt.bundle import Bundle
+from vcut_trt.serving import store as store_module
+from vcut_trt.serving.app import Doors
+from vcut_trt.serving.jobs import JobStatus
+from vcut_trt.serving.keys import add_key, remove_key
+from vcut_trt.serving.messages import Make
+from vcut_trt.serving.service import Limits, Service
+
+PATIENCE_SECONDS = 20.0
+
+
+class Gate:
+    """Holds a worker before a step."""
+
+    def __init__(self, at_step: int = 1) -> None:
+        self.worker = PictureFakeWorker(self._before_step)
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+        self._at_step = at_step
+
+    def _before_step(self, _order: Make, step: int) -> None:
+        if step == self._at_step:
+            self.reached.set()
+            assert self.go_on.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.go_on.set()
+
+
+@pytest.fixture
+def client(nano_bundle: Bundle, tmp_path: Path) -> Iterator[TestClient]:
+    with application(nano_bundle, tmp_path / "data") as (made, _):
+        yield made
+
+
+def submit(client: TestClient, fields: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    response = client.post("/v1/videos", files=upload(), data={**STEPS, **(fields or {})}, **options)
+    assert response.status_code == 202, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def refused(response: Any, status: int, code: str, param: str | None = None) -> str:
+    """The message of a refusal."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "code", "param"}
+    assert (error["code"], error["param"]) == (code, param), error
+    return str(error["message"])
+
+
+# Jobs
+
+
+def test_a_job_is_taken_in_watched_and_fetched(client: TestClient) -> None:
+    job = submit(client, {"seed": "7", "cut_step": "3"})
+    assert job["object"] == "video"
+    assert (job["seed"], job["cut_step"], job["num_inference_steps"], job["size"]) == (7, 3, 4, "128x64")
+    with client.stream("GET", f"/v1/videos/{job['id']}/events") as events:
+        assert events.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in events.iter_lines() if line]
+    names = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    objects = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert names == [seen["status"] for seen in objects]
+    assert names[-1] == "completed"
+    assert [seen["progress"] for seen in objects] == sorted(seen["progress"] for seen in objects)
+    content = client.get(f"/v1/videos/{job['id']}/content")
+    assert (content.status_code, content.headers["content-type"]) == (200, "video/mp4")
+    assert b"seed=7" in content.content
+
+
+def test_events_come_step_by_step(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, _):
+        job = submit(client)
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        threading.Timer(0.3, gate.go_on.set).start()
+        with client.stream("GET", f"/v1/videos/{job['id']}/events") as events:
+            objects = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
+    steps = [seen["step"] for seen in objects]
+    assert sorted(set(steps)) == [0, 1, 2, 3, 4]
+    assert steps == sorted(steps)
+    assert objects[-1]["timings"]["ran"] > 0
+
+
+def test_ranges_of_a_video_are_answered(client: TestClient) -> None:
+    name = submit(client)["id"]
+    final(client, name)
+    whole = client.get(f"/v1/videos/{name}/content").content
+    part = client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=2-5"})
+    assert (part.status_code, part.content) == (206, whole[2:6])
+    assert part.headers["content-range"] == f"bytes 2-5/{len(whole)}"
+    assert client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=99999-"}).status_code == 416
+
+
+def test_without_a_seed_one_is_drawn_and_told(client: TestClient) -> None:
+    seeds = {submit(client)["seed"] for _ in range(4)}
+    assert len(seeds) == 4
+
+
+@pytest.mark.parametrize("name", ["image", "input_reference"])
+def test_other_servers_names_are_understood(client: TestClient, name: str) -> None:
+    fields = {"steps": "4", "motion_bucket": "50", "prompt": "a sea", "size": "128x64", "model": "nano", "user": "u"}
+    fields["model"] = client.get("/v1/server").json()["model"]
+    response = client.post("/v1/videos", files=upload(name=name), data=fields)
+    assert response.status_code == 202, response.text
+    assert response.json()["motion_bucket_id"] == 50
+
+
+def test_sync_waits_for_the_video(client: TestClient) -> None:
+    response = client.post("/v1/videos/sync", files=upload(), data={**STEPS, "seed": "9"})
+    assert (response.status_code, response.headers["content-type"]) == (200, "video/mp4")
+    assert b"seed=9" in response.content
+    assert client.get(f"/v1/videos/{response.headers['x-video-id']}").json()["status"] == "completed"
+
+
+def test_sync_tells_of_a_failure(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, _):
+        threading.Timer(0.5, gate.go_on.set).start()
+        fields = {**STEPS, "timeout_seconds": "0.1"}
+        refused(client.post("/v1/videos/sync", files=upload(), data=fields), 504, "deadline_exceeded")
+
+
+def test_cancelling_a_queued_job_and_one_at_work_and_deleting_both(
+    nano_bundle: Bundle, tmp_path: Path, gate: Gate
+) -> None:
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, service):
+        at_work = submit(client)["id"]
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        queued = submit(client)
+        assert queued["queue_position"] == 1
+        assert client.delete(f"/v1/videos/{queued['id']}").json()["status"] == "cancelled"
+        asked = client.delete(f"/v1/videos/{at_work}").json()
+        assert (asked["status"], asked["cancel_requested"]) == ("in_progress", True)
+        gate.go_on.set()
+        assert final(client, at_work)["status"] == "cancelled"
+        for name in (at_work, queued["id"]):
+            assert client.delete(f"/v1/videos/{name}").json() == {
+                "id": name,
+                "object": "video.deleted",
+                "deleted": True,
+            }
+            refused(client.get(f"/v1/videos/{name}"), 404, "not_found")
+        assert files(service.config.data) == set()
+
+
+def test_a_video_that_is_not_made_yet_cannot_be_fetched(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, _):
+        name = submit(client)["id"]
+        refused(client.get(f"/v1/videos/{name}/content"), 409, "not_completed")
+
+
+def test_jobs_are_listed_a_page_at_a_time(client: TestClient) -> None:
+    names = [submit(client)["id"] for _ in range(5)]
+    page = client.get("/v1/videos", params={"limit": 2}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == (names[:2:-1], True)
+    rest = client.get("/v1/videos", params={"limit": 5, "after": page["last_id"]}).json()
+    assert ([job["id"] for job in rest["data"]], rest["has_more"]) == (names[2::-1], False)
+    oldest = client.get("/v1/videos", params={"limit": 1, "order": "asc"}).json()
+    assert oldest["first_id"] == names[0]
+    refused(client.get("/v1/videos", params={"limit": 0}), 422, "invalid_value", "limit")
+
+
+# Idempotency and limits
+
+
+def test_a_request_that_is_sent_again_makes_no_second_job(client: TestClient) -> None:
+    key = {"Idempotency-Key": "abc"}
+    first = submit(client, headers=key)
+    again = client.post("/v1/videos", files=upload(), data=STEPS, headers=key)
+    assert (again.status_code, again.json()["id"]) == (200, first["id"])
+    other = client.post("/v1/videos", files=upload(), data={**STEPS, "seed": "1"}, headers=key)
+    refused(other, 422, "idempotency_key_reused", "Idempotency-Key")
+
+
+def test_a_full_queue_answers_429_and_when_to_come_back(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    limits = Limits(queue_jobs=1)
+    with application(nano_bundle, tmp_path / "data", gate.worker, limits=limits) as (client, _):
+        submit(client)
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        key = {"Idempotency-Key": "k"}
+        queued = submit(client, headers=key)
+        full = client.post("/v1/videos", files=upload(), data=STEPS)
+        refused(full, 429, "queue_full")
+        assert int(full.headers["retry-after"]) >= 1
+        assert client.post("/v1/videos", files=upload(), data=STEPS, headers=key).json()["id"] == queued["id"]
+
+
+def test_a_key_has_a_limit_of_its_own(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    limits = Limits(jobs_per_key=1)
+    with application(nano_bundle, tmp_path / "data", gate.worker, limits=limits) as (client, _):
+        submit(client)
+        refused(client.post("/v1/videos", files=upload(), data=STEPS), 429, "too_many_jobs")
+
+
+def test_a_full_disk_is_said_and_nothing_is_taken_in(
+    nano_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_path: Path, _content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with application(nano_bundle, tmp_path / "data") as (client, service):
+        monkeypatch.setattr(store_module, "_write_durably", no_space)
+        refused(client.post("/v1/videos", files=upload(), data=STEPS), 507, "no_space")
+        assert client.get("/v1/videos").json()["data"] == []
+        monkeypatch.undo()
+        assert service.store.count(JobStatus.QUEUED) == 0
+
+
+def test_while_draining_nothing_is_taken_in(nano_bundle: Bundle, tmp_path: Path) -> None:
+    with application(nano_bundle, tmp_path / "data") as (client, service):
+        service.is_draining = True
+        refused(client.post("/v1/videos", files=upload(), data=STEPS), 503, "unavailable")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+
+
+# What is sent
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"seed": "-1"}, "seed"),
+        ({"seed": "1e3"}, "seed"),
+        ({"num_inference_steps": "0"}, "num_inference_steps"),
+        ({"num_inference_steps": "1001"}, "num_inference_steps"),
+        ({"cut_step": "0"}, "cut_step"),
+        ({"fps": "0"}, "fps"),
+        ({"fps": "241"}, "fps"),
+        ({"motion_bucket_id": "-1"}, "motion_bucket_id"),
+        ({"noise_aug_strength": "nan"}, "noise_aug_strength"),
+        ({"noise_aug_strength": "inf"}, "noise_aug_strength"),
+        ({"max_guidance_scale": "1e9"}, "max_guidance_scale"),
+        ({"fit": "squash"}, "fit"),
+        ({"timeout_seconds": "0"}, "timeout_seconds"),
+        ({"size": "1024x576"}, "size"),
+        ({"width": "100"}, "width"),
+        ({"num_frames": "99"}, "num_frames"),
+        ({"model": "other"}, "model"),
+        ({"negative_prompt": "ugly"}, "negative_prompt"),
+        ({"seconds": "4"}, "seconds"),
+        ({"seed": ["1", "2"]}, "seed"),
+    ],
+)
+def test_a_field_that_is_not_usable_is_named(client: TestClient, fields: dict[str, Any], param: str) -> None:
+    response = client.post("/v1/videos", files=upload(), data={**STEPS, **fields})
+    assert param in refused(response, 422, "invalid_value", param)
+
+
+def test_fields_that_contradict_each_other_are_refused(client: TestClient) -> None:
+    late = client.post("/v1/videos", files=upload(), data={**STEPS, "cut_step": "6"})
+    assert "1 … 5" in refused(late, 422, "invalid_value")
+    scales = client.post("/v1/videos", files=upload(), data={**STEPS, "min_guidance": "2", "max_guidance": "1"})
+    assert "above max_guidance_scale" in refused(scales, 422, "invalid_value")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_these_formats_are_read(client: TestClient, kind: str) -> None:
+    assert client.post("/v1/videos", files=upload(picture(kind=kind)), data=STEPS).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_not(client: TestClient, kind: str) -> None:
+    refused(
+        client.post("/v1/videos", files=upload(picture(kind=kind)), data=STEPS), 415, "unsupported_media_type", "image"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"\x89PNG\r\n\x1a\n", b"<svg onload=alert(1)>", b"%!PS-Adobe", b"\0" * 999]
+)
+def test_what_is_no_picture_is_refused(client: TestClient, content: bytes) -> None:
+    response = client.post("/v1/videos", files=upload(content), data=STEPS)
+    assert response.status_code in (415, 422), response.text
+
+
+def test_a_picture_that_is_cut_short_is_refused(client: TestClient) -> None:
+    whole = picture(kind="JPEG")
+    refused(
+        client.post("/v1/videos", files=upload(whole[: len(whole) // 2]), data=STEPS), 422, "invalid_value", "image"
+    )
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(nano_bundle: Bundle, tmp_path: Path) -> None:
+    limits = Limits(upload_pixels=100)
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, format="PNG")
+    with application(nano_bundle, tmp_path / "data", limits=limits) as (client, _):
+        assert "400,000,000" not in refused(
+            client.post("/v1/videos", files=upload(picture(11, 10)), data=STEPS), 413, "too_large", "image"
+        )
+        start = time.monotonic()
+        response = client.post("/v1/videos", files=upload(bomb.getvalue()), data=STEPS)
+        assert response.status_code == 413
+        assert time.monotonic() - start < PATIENCE_SECONDS
+        assert client.post("/v1/videos", files=upload(picture(10, 10)), data=STEPS).status_code == 202
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_too_many_bytes_are_refused(nano_bundle: Bundle, tmp_path: Path, declares: bool) -> None:
+    limits = Limits(upload_bytes=1000)
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+        for _ in range(300):
+            yield b"x" * 1000
+
+    with application(nano_bundle, tmp_path / "data", limits=limits) as (client, service):
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        content: Any = b"".join(body()) if declares else body()
+        refused(client.post("/v1/videos", content=content, headers=kind), 413, "too_large")
+        assert files(service.config.data) == set()
+
+
+FORM = "multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{}", "application/json", 415),
+        (b"image=x", "application/x-www-form-urlencoded", 415),
+        (b"", "multipart/form-data", 400),
+        (b"garbage", FORM, 400),
+        (b"--b\r\n\r\n", FORM, 400),
+        (b"--b--\r\n", FORM, 422),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            422,
+        ),
+    ],
+)
+def test_a_body_that_is_no_form_is_refused(client: TestClient, body: bytes, kind: str, status: int) -> None:
+    response = client.post("/v1/videos", content=body, headers={"Content-Type": kind})
+    assert response.status_code == status, response.text
+    assert "message" in response.json()["error"]
+
+
+def test_two_pictures_or_a_file_for_a_number_are_refused(client: TestClient) -> None:
+    two = {**upload(), **upload(name="input_reference")}
+    assert "2 pictures" in refused(client.post("/v1/videos", files=two, data=STEPS), 422, "invalid_value", "image")
+    wrong = {**upload(), "seed": ("seed.txt", b"1", "text/plain")}
+    assert client.post("/v1/videos", files=wrong, data=STEPS).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "name", ["video_x", "..%2f..%2fetc%2fpasswd", "video_" + "0" * 31, "video_" + "0" * 33, "%00", "'; DROP TABLE jobs"]
+)
+def test_ids_that_are_none_reach_nothing(client: TestClient, name: str) -> None:
+    for method, path in (("GET", ""), ("GET", "/content"), ("GET", "/events"), ("DELETE", "")):
+        assert client.request(method, f"/v1/videos/{name}{path}").status_code in (404, 422)
+    assert client.get(f"/v1/videos/video_{'0' * 32}").status_code == 404
+
+
+# Keys and doors
+
+
+@pytest.fixture
+def keyed(nano_bundle: Bundle, tmp_path: Path) -> Iterator[tuple[TestClient, dict[str, dict[str, str]], Path]]:
+    file = tmp_path / "keys.json"
+    keys = {name: {"Authorization": f"Bearer {add_key(file, name)}"} for name in ("ann", "bob")}
+    with application(nano_bundle, tmp_path / "data", keys=file) as (client, _):
+        yield client, keys, file
+
+
+def test_without_a_key_nobody_gets_in(keyed: tuple[TestClient, dict[str, dict[str, str]], Path]) -> None:
+    client, keys, _ = keyed
+    name = submit(client, headers=keys["ann"])["id"]
+    paths = ["/v1/videos", f"/v1/videos/{name}", f"/v1/videos/{name}/content", f"/v1/videos/{name}/events", "/metrics"]
+    wrong = ["", "Bearer", "Bearer ", "Bearer x", "Basic " + keys["ann"]["Authorization"][7:], "Bearer vcut_\u00e9"]
+    for path in paths:
+        for value in wrong:
+            response = client.get(path, headers={"Authorization": value.encode("utf-8")})  # type: ignore[dict-item]
+            refused(response, 401, "invalid_api_key")
+            assert response.headers["www-authenticate"] == "Bearer"
+    refused(client.post("/v1/videos", files=upload(), data=STEPS), 401, "invalid_api_key")
+    refused(client.delete(f"/v1/videos/{name}"), 401, "invalid_api_key")
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_a_key_sees_its_own_jobs_only(keyed: tuple[TestClient, dict[str, dict[str, str]], Path]) -> None:
+    client, keys, _ = keyed
+    name = submit(client, headers=keys["ann"])["id"]
+    assert final(client, name, headers=keys["ann"])["status"] == "completed"
+    for method, path in (("GET", ""), ("GET", "/content"), ("GET", "/events"), ("DELETE", "")):
+        refused(client.request(method, f"/v1/videos/{name}{path}", headers=keys["bob"]), 404, "not_found")
+    assert client.get("/v1/videos", headers=keys["bob"]).json()["data"] == []
+    assert client.get("/v1/videos", headers=keys["bob"], params={"after": name}).json()["data"] == []
+    same = {**keys["ann"], "Idempotency-Key": "k"}
+    anns = submit(client, headers=same)["id"]
+    assert submit(client, headers={**keys["bob"], "Idempotency-Key": "k"})["id"] != anns
+
+
+def test_keys_are_given_and_taken_back_while_the_server_runs(
+    keyed: tuple[TestClient, dict[str, dict[str, str]], Path],
+) -> None:
+    client, keys, file = keyed
+    new = {"Authorization": f"Bearer {add_key(file, 'eve')}"}
+    assert client.get("/v1/videos", headers=new).status_code == 200
+    remove_key(file, "ann")
+    assert client.get("/v1/videos", headers=keys["ann"]).status_code == 401
+    assert client.get("/v1/videos", headers=keys["bob"]).status_code == 200
+    file.write_text("{")
+    assert client.get("/v1/videos", headers=keys["bob"]).status_code == 401
+
+
+def test_pages_of_other_sites_may_not_use_a_server_without_keys(client: TestClient) -> None:
+    foreign = {"Origin": "https://evil.example"}
+    refused(client.post("/v1/videos", files=upload(), data=STEPS, headers=foreign), 403, "forbidden")
+    refused(client.get("/v1/videos", headers=foreign), 403, "forbidden")
+    refused(client.get("/v1/videos", headers={"Origin": "null"}), 403, "forbidden")
+    assert client.get("/v1/videos", headers={"Origin": "http://127.0.0.1"}).status_code == 200
+    assert "access-control-allow-origin" not in client.get("/healthz", headers=foreign).headers
+
+
+def test_a_name_that_was_made_to_point_here_is_not_answered(nano_bundle: Bundle, tmp_path: Path) -> None:
+    doors = Doors(upload_bytes=1000, allowed_hosts=("127.0.0.1", "localhost"))
+    with application(nano_bundle, tmp_path / "data", doors=doors) as (client, _):
+        assert client.get("/v1/videos", headers={"Host": "evil.example"}).status_code == 400
+        assert client.get("/v1/videos", headers={"Host": "localhost:8000"}).status_code == 200
+
+
+def test_cors_is_for_the_origins_that_are_named(nano_bundle: Bundle, tmp_path: Path) -> None:
+    doors = Doors(upload_bytes=10_000, cors_origins=("https://studio.example",))
+    with application(nano_bundle, tmp_path / "data", doors=doors) as (client, _):
+        allowed = client.get("/v1/videos", headers={"Origin": "https://studio.example"})
+        assert allowed.headers["access-control-allow-origin"] == "https://studio.example"
+        assert client.get("/v1/videos", headers={"Origin": "https://evil.example"}).status_code == 403
+
+
+# Watching
+
+
+def test_the_page_and_the_documentation_are_served(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/app.js").headers["content-type"].startswith("text/javascript")
+    assert client.get("/docs").status_code == 200
+    for headers in (page.headers, client.get("/v1/videos").headers, client.get("/nothing").headers):
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+
+
+def test_metrics_tell_what_happened(nano_bundle: Bundle, tmp_path: Path) -> None:
+    with application(nano_bundle, tmp_path / "data") as (client, service):
+        for _ in range(2):
+            final(client, submit(client)["id"])
+        service._look_after(sweep=True)
+        text = client.get("/metrics").text
+    assert 'vcut_jobs_total{outcome="completed"} 2.0' in text
+    assert 'vcut_jobs_total{outcome="failed"} 0.0' in text
+    assert 'vcut_step_seconds_count{stage="semantic binding"}' in text
+    assert "vcut_wait_seconds_count 2.0" in text
+    assert "vcut_queue_jobs 0.0" in text
+    assert "vcut_device_memory_bytes 7.0" in text
+
+
+def test_readiness_names_the_worker(nano_bundle: Bundle, tmp_path: Path) -> None:
+    with application(nano_bundle, tmp_path / "data") as (client, service):
+        service.wait_until_started()
+        answer = client.get("/readyz").json()
+        assert (answer["ready"], answer["workers"][0]["device"]) == (True, "cpu")
+
+
+def test_a_bundle_of_several_videos_is_refused(nano_bundle: Bundle, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from vcut_trt.errors import ServingError
+    from vcut_trt.serving.service import ServiceConfig
+
+    video = replace(nano_bundle.manifest.video, videos=2)
+    two = Bundle(nano_bundle.root, nano_bundle.manifest.model_copy(update={"video": video}))
+    with pytest.raises(ServingError, match="--videos 1"):
+        Service(ServiceConfig(bundle=two, data=tmp_path), [PictureFakeWorker()])
