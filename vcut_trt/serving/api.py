@@ -23,7 +23,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
-from vcut_trt.serving.api_errors import ApiError, refusals
+from vcut_trt.serving.api_errors import ApiError, refusals, refusals_of_stream
 from vcut_trt.serving.forms import (
     LONGEST_FIELD_BYTES,
     MOST_FIELDS,
@@ -173,7 +173,7 @@ async def _existing(video_id: VideoId, owner: Owner, service: Served) -> Job:
     "/{video_id}/events",
     summary="Watch a job",
     response_class=EventSourceResponse,
-    responses=refusals(401, 403, 404, 422),
+    responses=refusals_of_stream(401, 403, 404, 422),
 )
 async def events(found: Annotated[Job, Depends(_existing)], service: Served) -> AsyncIterable[ServerSentEvent]:
     """A video object at each step and each change of status; the event's name is the status. The last one is final."""

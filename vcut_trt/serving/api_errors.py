@@ -90,3 +90,9 @@ async def on_invalid_request(_request: Request, error: Exception) -> JSONRespons
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI descriptions of the refusals that a route may give."""
     return {status: {"model": ErrorBody, "description": NAMES[status].replace("_", " ")} for status in statuses}
+
+
+def refusals_of_stream(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route that streams: FastAPI would describe its refusals as streams too."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
+    return {status: {"content": content, "description": NAMES[status].replace("_", " ")} for status in statuses}

@@ -223,6 +223,12 @@ def earliest(*seconds: float | None) -> float | None:
 def form_schema() -> dict[str, Any]:
     """The OpenAPI description of the form's body."""
     schema = VideoForm.model_json_schema(by_alias=False)
+    definitions = schema.pop(
+        "$defs"
+    )  # an OpenAPI document looks for them elsewhere: the one there is goes in its place
+    fit = schema["properties"]["fit"]
+    del fit["$ref"]
+    fit.update({name: definitions["Fit"][name] for name in ("type", "enum")})
     picture = {"type": "string", "format": "binary", "description": f"The first frame: {', '.join(FORMATS)}."}
     schema["properties"] = {"image": picture, **schema["properties"]}
     schema["required"] = ["image"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vcut_trt.serving.api_errors import ApiError, error_response
@@ -20,7 +21,9 @@ SECURITY_HEADERS = {
 }
 
 
-def owner_of(request: Request) -> str:
+def owner_of(
+    request: Request, _documented: Annotated[object, Depends(HTTPBearer(auto_error=False, description="vcut keys"))]
+) -> str:
     """Whose request it is; one owner for all, where there are no keys.
 
     Raises:

@@ -1,0 +1,224 @@
+"""The worker process: what the server makes of everything that a process can do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.serving.jobs import SETTINGS
+from vcut_trt.bundle import Bundle
+from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.errors import ServingError
+from vcut_trt.memory import Residency
+from vcut_trt.runtime.clip import ClipSettings
+from vcut_trt.runtime.generate import GenerateConfig, generate_videos
+from vcut_trt.serving.jobs import ErrorCode
+from vcut_trt.serving.messages import Made, Make, StageBegun, StepDone
+from vcut_trt.serving.worker import (
+    JobFailedError,
+    ProcessWorker,
+    WorkerLostError,
+    WorkerStoppedError,
+    worker_command,
+)
+
+READY = '{"kind": "ready", "backend": "b", "device": "cpu", "residency": "resident"}'
+STEP = '{"kind": "step", "job": "j", "step": 1, "stage": "s", "seconds": 0.1}'
+ORDER = Make(job="j", picture=Path("p.png"), video=Path("v.mp4"), settings=SETTINGS)
+PRELUDE = """
+import sys, time
+def say(line): print(line, flush=True)
+def hear(): return sys.stdin.readline()
+"""
+
+
+def scripted(script: str, *, start_seconds: float = 20.0, silence_seconds: float = 20.0) -> ProcessWorker:
+    """A worker that runs a few lines of Python."""
+    return ProcessWorker(
+        lambda _residency: [sys.executable, "-c", PRELUDE + script],
+        start_seconds=start_seconds,
+        silence_seconds=silence_seconds,
+    )
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest) -> Iterator[ProcessWorker]:
+    made = scripted(f"say({READY!r}); hear(); {request.param}")
+    made.start(Residency.AUTO)
+    yield made
+    made.close()
+    assert not made.is_alive
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("", "it ended, opening its engines"),
+        ("raise SystemExit(3)", "exit code 3"),
+        ("import os; os.abort()", "exit code -6"),
+        ("say('hello')", "it ended"),
+        (f"say({STEP!r})", "it began with"),
+    ],
+)
+def test_a_worker_that_does_not_start_is_lost(script: str, message: str) -> None:
+    worker = scripted(script)
+    with pytest.raises(WorkerLostError, match=message):
+        worker.start(Residency.AUTO)
+    assert not worker.is_alive
+
+
+def test_a_worker_that_never_starts_is_ended() -> None:
+    worker = scripted("time.sleep(60)", start_seconds=0.2)
+    with pytest.raises(WorkerLostError, match="it hung: silent for 0 s, opening its engines"):
+        worker.start(Residency.AUTO)
+    assert not worker.is_alive
+
+
+def test_engines_that_cannot_be_opened_are_an_error_with_their_message() -> None:
+    worker = scripted('say(\'{"kind": "unusable", "message": "the plan is for another GPU"}\')')
+    with pytest.raises(ServingError, match="the plan is for another GPU"):
+        worker.start(Residency.AUTO)
+
+
+@pytest.mark.parametrize(
+    ("worker", "message"),
+    [
+        ("", "it ended, starting the job"),
+        (f"say({STEP!r})", "it ended, after step 1"),
+        (f"say({STEP!r}); say('nonsense'); time.sleep(60)", "it ended, after step 1"),
+        (f"say({STEP.replace(chr(34) + 'j' + chr(34), chr(34) + 'k' + chr(34))!r})", "it spoke of something else"),
+        (f"say({READY!r})", "it spoke of something else"),
+    ],
+    indirect=["worker"],
+)
+def test_a_worker_that_goes_astray_is_lost(worker: ProcessWorker, message: str) -> None:
+    with pytest.raises(WorkerLostError, match=message):
+        list(worker.make(ORDER))
+    assert not worker.is_alive
+
+
+def test_a_worker_that_hangs_is_killed() -> None:
+    worker = scripted(f"say({READY!r}); hear(); say({STEP!r}); time.sleep(60)", silence_seconds=0.3)
+    worker.start(Residency.AUTO)
+    with pytest.raises(WorkerLostError, match="it hung: silent for 0 s, after step 1"):
+        list(worker.make(ORDER))
+    assert not worker.is_alive
+
+
+def test_a_broken_worker_reports_and_ends() -> None:
+    failed = '{"kind": "failed", "job": "j", "code": "failed", "message": "m", "is_broken": true}'
+    worker = scripted(f"say({READY!r}); hear(); say({failed!r}); time.sleep(0.1)")
+    worker.start(Residency.AUTO)
+    with pytest.raises(JobFailedError, match="m") as caught:
+        list(worker.make(ORDER))
+    assert caught.value.code is ErrorCode.FAILED
+    assert not worker.is_alive
+
+
+def test_a_worker_can_be_started_again_and_again() -> None:
+    worker = scripted(f"say({READY!r}); hear(); time.sleep(60)")
+    worker.start(Residency.AUTO)
+    threading.Timer(0.2, worker.kill).start()
+    with pytest.raises(WorkerLostError):
+        list(worker.make(ORDER))
+    worker.start(Residency.STAGED)
+    assert worker.is_alive
+    worker.close()
+
+
+def test_without_a_worker_an_order_is_refused() -> None:
+    with pytest.raises(WorkerLostError, match="there is no worker"):
+        list(scripted("").make(ORDER))
+
+
+# The real one
+
+
+@pytest.fixture(scope="module")
+def real(nano_bundle: Bundle) -> Iterator[ProcessWorker]:
+    command = worker_command(str(nano_bundle.root), backend="auto", device="cpu", cuda_graphs=True)
+    made = ProcessWorker(command, start_seconds=120, silence_seconds=60)
+    ready = made.start(Residency.AUTO)
+    assert (ready.backend, ready.device, ready.residency) == ("onnxruntime", "cpu", "resident")
+    yield made
+    made.close()
+
+
+def order(tmp_path: Path, picture: Path, *, steps: int = 3) -> Make:
+    settings = ClipSettings(num_inference_steps=steps, cut_step=2, seed=5)
+    return Make(job="j", picture=picture, video=tmp_path / "clip.mp4", settings=settings)
+
+
+def test_it_makes_the_bytes_that_generate_makes(
+    real: ProcessWorker, nano_bundle: Bundle, nano_picture: Path, tmp_path: Path
+) -> None:
+    wanted = order(tmp_path, nano_picture)
+    events = list(real.make(wanted))
+    assert [event.stage for event in events if isinstance(event, StageBegun)] == ["condition", "decode", "encode"]
+    steps = [(event.step, event.stage) for event in events if isinstance(event, StepDone)]
+    assert steps == [(1, "semantic binding"), (2, "quality improvement"), (3, "quality improvement")]
+    made = events[-1]
+    assert isinstance(made, Made)
+    assert set(made.timings) == {"semantic binding", "quality improvement", "decode", "encode"}
+    generate_videos(
+        nano_bundle,
+        GenerateConfig(image=nano_picture, output=tmp_path / "generated.mp4", settings=wanted.settings),
+        choose_backend(nano_bundle, Backend.AUTO, "cpu"),
+        EngineOptions(),
+    )
+    assert wanted.video.read_bytes() == (tmp_path / "generated.mp4").read_bytes()
+
+
+def test_it_stops_between_two_steps_and_goes_on_with_the_next_job(
+    real: ProcessWorker, nano_picture: Path, tmp_path: Path
+) -> None:
+    steps: list[int] = []
+
+    def stop_at_the_first_step() -> None:
+        for event in real.make(order(tmp_path, nano_picture, steps=200)):
+            if isinstance(event, StepDone):
+                steps.append(event.step)
+                real.stop("j")
+
+    with pytest.raises(WorkerStoppedError):
+        stop_at_the_first_step()
+    assert len(steps) < 50
+    assert not (tmp_path / "clip.mp4").exists()
+    again = order(tmp_path, nano_picture).model_copy(update={"job": "k"})
+    assert isinstance(list(real.make(again))[-1], Made)
+
+
+def test_a_picture_that_is_gone_fails_the_job_only(real: ProcessWorker, nano_picture: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobFailedError, match="there is no image"):
+        list(real.make(order(tmp_path, tmp_path / "gone.png").model_copy(update={"job": "l"})))
+    with pytest.raises(JobFailedError, match="cannot write|there is no folder"):
+        list(real.make(order(tmp_path / "gone", nano_picture).model_copy(update={"job": "m"})))
+    assert isinstance(list(real.make(order(tmp_path, nano_picture).model_copy(update={"job": "n"})))[-1], Made)
+
+
+def test_it_ends_with_its_server(nano_bundle: Bundle) -> None:
+    """Killed with SIGKILL, a server cannot end its worker; the worker notices by itself."""
+    script = (
+        "import sys, time; from vcut_trt.serving.worker import *; from vcut_trt.memory import Residency; "
+        "w = ProcessWorker(worker_command(sys.argv[1], backend='auto', device='cpu', cuda_graphs=True), "
+        "start_seconds=120, silence_seconds=60); w.start(Residency.AUTO); print(w._process.pid, flush=True); "
+        "time.sleep(600)"
+    )
+    server = subprocess.Popen([sys.executable, "-c", script, str(nano_bundle.root)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    pid = int(server.stdout.readline())
+    assert psutil.pid_exists(pid)
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    end = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "the worker lives on"
+        time.sleep(0.05)
