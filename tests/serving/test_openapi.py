@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.serving.app import PictureFakeWorker, picture
 from vcut_trt.bundle import Bundle
@@ -75,11 +76,15 @@ def test_these_are_the_routes(schema: Any) -> None:
 def test_answers_are_those_that_the_document_describes(schema: Any, authorized: dict[str, str], route: str) -> None:
     method, path = route.split()
 
+    # A form that fits the document may still be refused: it cannot say that c is at most N + 1, that a size must be the
+    # bundle's, or that what it calls binary is a picture.
+    excluded = [positive_data_acceptance] if method == "POST" else []
+
     @given(case=schema[path][method].as_strategy())
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     def check(case: Any) -> None:
         if isinstance(case.body, dict) and isinstance(case.body.get("image"), bytes):
-            case.body["image"] = picture()  # what the document calls binary is a picture
-        case.call_and_validate(headers=authorized, timeout=20)
+            case.body["image"] = picture()
+        case.call_and_validate(headers=authorized, excluded_checks=excluded, timeout=20)
 
     check()

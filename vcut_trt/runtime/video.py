@@ -64,8 +64,9 @@ def write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
 def _encode(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # The same frames must give the same file. x264's macroblock tree gave other bytes from run to run (PyAV 18.1.0:
-        # five files of 15 encodings of one clip, with one thread as with two; one without it), and the number of
-        # its threads, that of the machine's cores, also changes them. One is enough: 25 frames of 1024 × 576 took 0.9 s.
+        # five files of 15 encodings of one clip, with one thread as with two; without it always one), and the number
+        # of its threads, that of the machine's cores, also changes them. One is enough: 25 frames of 1024 × 576 took
+        # 0.9 s.
         options = {"crf": QUALITY, "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = frames[0].size

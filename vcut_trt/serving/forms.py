@@ -225,7 +225,7 @@ def form_schema() -> dict[str, Any]:
     schema = VideoForm.model_json_schema(by_alias=False)
     definitions = schema.pop(
         "$defs"
-    )  # an OpenAPI document looks for them elsewhere: the one there is goes in its place
+    )  # an OpenAPI document looks for them elsewhere
     fit = schema["properties"]["fit"]
     del fit["$ref"]
     fit.update({name: definitions["Fit"][name] for name in ("type", "enum")})
