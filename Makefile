@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test venv lint types check clean
+.PHONY: demo test venv triton lint types check clean
 
 demo: venv
 	$(BIN)/vcut-export --model tiny --target a10 --target l4 --output build/tiny
@@ -27,8 +27,12 @@ venv: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[rtx,dev,bench]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[rtx,serve,dev,bench]"
 	touch $(READY)
+
+# A real Triton server for its tests, which are skipped without it.
+triton: venv
+	$(BIN)/python -m tests.serving.triton_home build/triton
 
 lint: venv
 	$(BIN)/ruff check .

@@ -111,6 +111,12 @@ def test_imports_do_nothing_but_define(path: Path) -> None:
             assert isinstance(node.value, ast.Constant), f"{path.name}:{node.lineno} runs when it is imported"
 
 
+def test_serving_is_imported_by_its_commands_only() -> None:
+    for path in MODULES:
+        if floor(path) not in {"serving", "cli_serving"}:
+            assert "serving" not in ours(imported(path)), path
+
+
 def test_no_pickle_is_read() -> None:
     for path in MODULES:
         names = imported(path)

@@ -125,7 +125,8 @@ def test_sigterm_finishes_the_job_at_work_and_keeps_the_others(nano_bundle: Bund
         at_work, waiting = server.submit(num_inference_steps="300"), server.submit()
         server.wait_for(lambda: server.job(at_work)["step"] > 1)
         events = requests.get(f"{server.url}/v1/videos/{at_work}/events", stream=True, timeout=60)
-        server.process.send_signal(signal.SIGTERM)
+        for process in (server.worker(), server.process):  # as Ctrl-C and systemd do it
+            process.send_signal(signal.SIGTERM)
         server.wait_for(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 503)
         seen = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith(b"data: ")]
         assert seen[-1]["status"] == "completed"

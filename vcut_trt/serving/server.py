@@ -135,5 +135,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ServingError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another --port.") from error
     listener.listen(1024)
     listener.set_inheritable(False)
-    logger.info("http://%s:%d", host, listener.getsockname()[1])
+    name = f"[{host}]" if family is socket.AF_INET6 else host
+    logger.info("http://%s:%d", name, listener.getsockname()[1])
     return listener

@@ -12,6 +12,7 @@ import argparse
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -206,6 +207,9 @@ class _StageClock:
 def main() -> int:
     """Open the engines, then make clips until the input ends."""
     arguments = _arguments()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and systemd signal a server's children too. The server drains: the job at work is to be finished.
+        signal.signal(name, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(name)s: %(message)s")
     outbox, inbox = Outbox(), Inbox(sys.stdin.buffer)
     try:
