@@ -18,10 +18,19 @@ from vcut_trt.options import (
     BackendOption,
     BundleArgument,
     CudaGraphsOption,
+    CutStepOption,
     DebugOption,
     DeviceOption,
+    FitOption,
+    FpsOption,
     JsonOption,
+    MaxGuidanceOption,
+    MinGuidanceOption,
+    MotionBucketOption,
+    NoiseAugOption,
     ResidencyOption,
+    SeedOption,
+    StepsOption,
 )
 from vcut_trt.quality import Metric
 from vcut_trt.runtime.image import Fit
@@ -169,23 +178,15 @@ def generate(
     bundle: BundleArgument,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The first frame: any image that Pillow reads.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, .mp4.")] = Path("clip.mp4"),
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
-    cut_step: Annotated[
-        int | None,
-        typer.Option(
-            help="First step without guidance, 1 … STEPS + 1 (= never). Default: the bundle's, scaled to STEPS.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same video on the same machine.")] = 0,
-    fps: Annotated[int, typer.Option(help="Frames a second.")] = 7,
-    motion_bucket: Annotated[int, typer.Option(help="How much moves; SVD was trained with 0 … 255.")] = 127,
-    noise_aug: Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")] = 0.02,
-    min_guidance: Annotated[float, typer.Option(help="Guidance scale of the first frame.")] = 1.0,
-    max_guidance: Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")] = 3.0,
-    fit: Annotated[
-        Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")
-    ] = Fit.CROP,
+    steps: StepsOption = REFERENCE_STEPS,
+    cut_step: CutStepOption = None,
+    seed: SeedOption = 0,
+    fps: FpsOption = 7,
+    motion_bucket: MotionBucketOption = 127,
+    noise_aug: NoiseAugOption = 0.02,
+    min_guidance: MinGuidanceOption = 1.0,
+    max_guidance: MaxGuidanceOption = 3.0,
+    fit: FitOption = Fit.CROP,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -196,10 +197,9 @@ def generate(
     """Make a video of an image."""
     with reporting(debug=debug):
         opened = Bundle.open(bundle)
-        if cut_step is None:
-            schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
-        else:
-            schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
+        schedule = CutSchedule.chosen(
+            num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
+        )
 
         from vcut_trt.runtime.clip import ClipSettings
         from vcut_trt.runtime.generate import GenerateConfig, generate_videos
@@ -368,6 +368,8 @@ def inspect(
 
 serve = app.command()(cli_serving.serve)
 keys = app.command()(cli_serving.keys)
+batch = app.command()(cli_serving.batch)
+triton = app.command()(cli_serving.triton)
 
 
 def main() -> None:

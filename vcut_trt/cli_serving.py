@@ -1,4 +1,4 @@
-"""The commands that make many videos: a server and its keys."""
+"""The commands that make many videos: a server and its keys, batches, Triton."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from typing import Annotated
 import typer
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.console import reporting
-from vcut_trt.engines.backends import Backend
+from vcut_trt.console import ConsoleProgress, fail, reporting
+from vcut_trt.engines.backends import Backend, EngineOptions
 from vcut_trt.errors import ServingError
 from vcut_trt.memory import Residency
 from vcut_trt.options import (
     BackendOption,
     BundleArgument,
     CudaGraphsOption,
+    CutStepOption,
+    DebugOption,
     DeviceOption,
+    FitOption,
+    FpsOption,
+    JsonOption,
+    MaxGuidanceOption,
+    MinGuidanceOption,
+    MotionBucketOption,
+    NoiseAugOption,
     ResidencyOption,
+    SeedOption,
+    StepsOption,
 )
+from vcut_trt.runtime.image import Fit
+from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.views import show_answer
 
 HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
 
@@ -116,7 +130,7 @@ def keys(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file of keys; made if it is missing.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key: up to 64 letters, digits and _ . -")],
     remove: Annotated[bool, typer.Option("--remove", help="Take the key back instead.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Make an API key for vcut serve and print it, once; the file keeps its hash only."""
     with reporting(debug=debug):
@@ -126,6 +140,121 @@ def keys(
             remove_key(file, name)
         else:
             print(add_key(file, name))
+
+
+def batch(
+    bundle: BundleArgument,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="First frames: files, and folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the videos.")],
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the work out on Ray: local (starts one here), auto or HOST:PORT (joins one). Default: this "
+            "process, one video after the other.",
+            show_default=False,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(help="On Ray: pipelines. Default: one for each GPU, else for each node.", show_default=False),
+    ] = None,
+    steps: StepsOption = REFERENCE_STEPS,
+    cut_step: CutStepOption = None,
+    seed: SeedOption = 0,
+    fps: FpsOption = 7,
+    motion_bucket: MotionBucketOption = 127,
+    noise_aug: NoiseAugOption = 0.02,
+    min_guidance: MinGuidanceOption = 1.0,
+    max_guidance: MaxGuidanceOption = 3.0,
+    fit: FitOption = Fit.CROP,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    residency: ResidencyOption = Residency.AUTO,
+    cuda_graphs: CudaGraphsOption = True,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a video of every image of a set; a run that was interrupted goes on."""
+    with reporting(debug=debug):
+        if ray is not None:
+            need("ray", extra="ray")
+        opened = Bundle.open(bundle)
+        schedule = CutSchedule.chosen(
+            num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
+        )
+
+        from vcut_trt.runtime.clip import ClipSettings
+        from vcut_trt.serving.batch import BatchConfig, run_batch
+
+        settings = ClipSettings(
+            num_inference_steps=schedule.num_inference_steps,
+            cut_step=schedule.cut_step,
+            seed=seed,
+            fps=fps,
+            motion_bucket_id=motion_bucket,
+            noise_aug_strength=noise_aug,
+            min_guidance_scale=min_guidance,
+            max_guidance_scale=max_guidance,
+            fit=fit,
+        )
+        config = BatchConfig(
+            bundle=opened,
+            images=tuple(images),
+            output=output,
+            settings=settings,
+            backend=backend,
+            device=device,
+            options=EngineOptions(residency=residency, cuda_graphs=cuda_graphs),
+            ray=ray,
+            actors=actors,
+        )
+        report = run_batch(config, ConsoleProgress())
+        answer = {
+            "made": report.made,
+            "skipped": report.skipped,
+            "failed": report.failed,
+            "seconds": round(report.seconds, 3),
+            "failures": [failure.model_dump() for failure in report.failures],
+        }
+        text = f"{report.made} made, {report.skipped} were there, {report.failed} failed, in {report.seconds:.1f} s"
+        show_answer(answer, text, as_json=as_json)
+        if report.failures:
+            first = report.failures[0]
+            fail(f"error: {report.failed} failed; the first: {first.image}: {first.message}", 1)
+
+
+def triton(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="REPO", help="Folder of the repository.")],
+    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "vcut",
+    copy_bundle: Annotated[
+        bool, typer.Option("--copy-bundle", help="Copy the bundle into the repository instead of naming its folder.")
+    ] = False,
+    backend: BackendOption = Backend.AUTO,
+    device: DeviceOption = "auto",
+    residency: ResidencyOption = Residency.AUTO,
+    cuda_graphs: CudaGraphsOption = True,
+    debug: DebugOption = False,
+) -> None:
+    """Write a model repository for NVIDIA Triton: one decoupled model over a bundle."""
+    with reporting(debug=debug):
+        opened = Bundle.open(bundle)
+
+        from vcut_trt.serving.triton import BundleFiles, TritonConfig, write_repository
+
+        config = TritonConfig(
+            bundle=opened,
+            output=output,
+            name=name,
+            backend=backend,
+            device=device,
+            residency=residency,
+            cuda_graphs=cuda_graphs,
+            bundle_files=BundleFiles.COPY if copy_bundle else BundleFiles.REFERENCE,
+        )
+        print(write_repository(config))
 
 
 def need(*modules: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from vcut_trt.engines.backends import Backend
 from vcut_trt.memory import Residency
+from vcut_trt.runtime.image import Fit
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
@@ -25,3 +26,18 @@ ResidencyOption = Annotated[
 CudaGraphsOption = Annotated[
     bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay CUDA graphs, where that can be.")
 ]
+StepsOption = Annotated[int, typer.Option(help="Denoising steps.")]
+CutStepOption = Annotated[
+    int | None,
+    typer.Option(
+        help="First step without guidance, 1 … STEPS + 1 (= never). Default: the bundle's, scaled to STEPS.",
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="The same seed makes the same video on the same machine.")]
+FpsOption = Annotated[int, typer.Option(help="Frames a second.")]
+MotionBucketOption = Annotated[int, typer.Option(help="How much moves; SVD was trained with 0 … 255.")]
+NoiseAugOption = Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")]
+MinGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the first frame.")]
+MaxGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")]
+FitOption = Annotated[Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")]

@@ -54,6 +54,13 @@ class CutSchedule:
         binding_steps = round(num_inference_steps * reference.binding_steps / REFERENCE_STEPS)
         return cls(num_inference_steps=num_inference_steps, cut_step=binding_steps + 1)
 
+    @classmethod
+    def chosen(cls, *, num_inference_steps: int, cut_step: int | None, reference_cut_step: int) -> CutSchedule:
+        """The schedule with a cut step of the user's, or, without one, with the bundle's, scaled."""
+        if cut_step is None:
+            return cls.scaled(num_inference_steps=num_inference_steps, reference_cut_step=reference_cut_step)
+        return cls(num_inference_steps=num_inference_steps, cut_step=cut_step)
+
     @property
     def binding_steps(self) -> int:
         """The number of steps with guidance."""

@@ -111,7 +111,7 @@ async def submit_and_wait(
     raise ApiError(status, job.error.message, code=job.error.code.value)
 
 
-@router.get("", summary="List jobs", responses=refusals(401, 403, 422))
+@router.get("", summary="List jobs", responses=refusals(401, 403, 404, 422))
 async def jobs(
     owner: Owner,
     service: Served,
@@ -119,7 +119,9 @@ async def jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By the time of submission.")] = "desc",
 ) -> VideoList:
-    """The jobs of this key, a page at a time."""
+    """The jobs of this key, a page at a time. A page cannot follow a job that was deleted: 404."""
+    if after is not None:
+        await _find(service, after, owner)
     newest_first = order == "desc"
     found, has_more = await run_in_threadpool(
         service.store.page, owner, after=after, limit=limit, newest_first=newest_first

@@ -142,12 +142,9 @@ def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:
 
 
 def _settings(fields: VideoForm, bundle_cut_step: int) -> ClipSettings:
-    if fields.cut_step is None:
-        schedule = CutSchedule.scaled(
-            num_inference_steps=fields.num_inference_steps, reference_cut_step=bundle_cut_step
-        )
-    else:
-        schedule = CutSchedule(num_inference_steps=fields.num_inference_steps, cut_step=fields.cut_step)
+    schedule = CutSchedule.chosen(
+        num_inference_steps=fields.num_inference_steps, cut_step=fields.cut_step, reference_cut_step=bundle_cut_step
+    )
     return ClipSettings(
         num_inference_steps=schedule.num_inference_steps,
         cut_step=schedule.cut_step,
@@ -223,9 +220,7 @@ def earliest(*seconds: float | None) -> float | None:
 def form_schema() -> dict[str, Any]:
     """The OpenAPI description of the form's body."""
     schema = VideoForm.model_json_schema(by_alias=False)
-    definitions = schema.pop(
-        "$defs"
-    )  # an OpenAPI document looks for them elsewhere
+    definitions = schema.pop("$defs")  # an OpenAPI document looks for them elsewhere
     fit = schema["properties"]["fit"]
     del fit["$ref"]
     fit.update({name: definitions["Fit"][name] for name in ("type", "enum")})
