@@ -33,6 +33,7 @@ from vcut_trt.runtime.video import write_mp4
 if sys.platform != "win32":
     import fcntl
 
+SETTINGS = TypeAdapter(ClipSettings)
 BATCH_FILE, FAILED_FILE, LOCK_FILE = "batch.json", "failed.jsonl", ".lock"
 SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 """What counts as an image in a folder; a file that is named itself may have any suffix."""
@@ -140,11 +141,14 @@ def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
         _write_failures(config.output, failures)  # the last run's are tried again
         if missing:
             title = f"make videos of {len(missing)} images"
-            with _maker(config, progress) as make, progress.stage(title) as advance:
-                for outcome in make(missing, advance):
-                    if outcome is not None:
-                        failures.append(outcome)
-                        _write_failures(config.output, failures)
+            try:
+                with _maker(config, progress) as make, progress.stage(title) as advance:
+                    for outcome in make(missing, advance):
+                        if outcome is not None:
+                            failures.append(outcome)
+                            _write_failures(config.output, failures)
+            finally:
+                _remove_debris(missing)  # of actors that Ray has ended
     return BatchReport(
         made=len(missing) - len(failures),
         skipped=len(tasks) - len(missing),
@@ -343,6 +347,3 @@ def make_videos(pipeline: VCutPipeline, task: ImageTask, settings: ClipSettings,
             path.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(clip, path, settings.fps)
     return None
-
-
-SETTINGS = TypeAdapter(ClipSettings)

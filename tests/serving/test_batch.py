@@ -1,0 +1,246 @@
+"""Sets of images: which video belongs to which, what is skipped, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.app import picture
+from vcut_trt.bundle import Bundle
+from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.errors import ConfigError, ServingError
+from vcut_trt.runtime.clip import ClipSettings
+from vcut_trt.runtime.generate import GenerateConfig, generate_videos
+from vcut_trt.runtime.image import Fit
+from vcut_trt.serving import batch
+from vcut_trt.serving.batch import BatchConfig, BatchReport, find_tasks, run_batch
+
+SETTINGS = ClipSettings(num_inference_steps=3, cut_step=2, seed=5)
+PATIENCE_SECONDS = 90.0
+PROGRAM = """
+import sys
+from pathlib import Path
+from vcut_trt.bundle import Bundle
+from vcut_trt.runtime.clip import ClipSettings
+from vcut_trt.serving.batch import BatchConfig, run_batch
+
+bundle, images, output = map(Path, sys.argv[1:])
+settings = ClipSettings(num_inference_steps=3, cut_step=2, seed=5)
+run_batch(BatchConfig(bundle=Bundle.open(bundle), images=(images,), output=output, settings=settings, device="cpu"))
+"""
+
+
+def images_in(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = {".jpg": "JPEG"}.get(path.suffix, "PNG")
+        path.write_bytes(picture(60 + number, 40, kind))
+    return folder
+
+
+def run(bundle: Bundle, images: Sequence[Path], output: Path, **changes: Any) -> BatchReport:
+    values: dict[str, Any] = {"settings": SETTINGS, "device": "cpu", **changes}
+    return run_batch(BatchConfig(bundle=bundle, images=tuple(images), output=output, **values))
+
+
+def generated(bundle: Bundle, image: Path, place: Path) -> bytes:
+    """What `vcut generate` makes of an image."""
+    config = GenerateConfig(image=image, output=place, settings=SETTINGS)
+    generate_videos(bundle, config, choose_backend(bundle, Backend.AUTO, "cpu"), EngineOptions())
+    return place.read_bytes()
+
+
+def videos_in(folder: Path) -> list[str]:
+    """Those in their places; one that is being written lies in a hidden folder."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.mp4")]
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def left_in(folder: Path) -> list[str]:
+    """Everything but videos and what `vcut batch` keeps beside them."""
+    kept = {batch.BATCH_FILE, batch.LOCK_FILE}
+    return sorted(path.name for path in folder.rglob("*") if path.suffix != ".mp4" and path.name not in kept)
+
+
+def test_a_set_becomes_the_videos_that_generate_makes(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "set", "b.png", "sub/a.jpg", "notes.txt.png", ".hidden.png")
+    (folder / "notes.txt").write_text("no image")
+    alone = images_in(tmp_path, "alone.picture") / "alone.picture"  # a file that is named may be called anything
+    output = tmp_path / "deep" / "out"
+    report = run(nano_bundle, [folder, alone], output)
+    assert (report.made, report.skipped, report.failed) == (4, 0, 0)
+    assert videos_in(output) == ["alone.mp4", "b.mp4", "notes.txt.mp4", "sub/a.mp4"]
+    assert (output / "sub" / "a.mp4").read_bytes() == generated(nano_bundle, folder / "sub/a.jpg", tmp_path / "a.mp4")
+    assert (output / "alone.mp4").read_bytes() == generated(nano_bundle, alone, tmp_path / "alone.mp4")
+
+
+def test_what_exists_is_not_made_again(nano_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, output = images_in(tmp_path / "set", "a.png", "b.png"), tmp_path / "out"
+    run(nano_bundle, [folder], output)
+    before = (output / "a.mp4").stat().st_mtime_ns
+    (output / "b.mp4").unlink()
+    assert run(nano_bundle, [folder], output).made == 1
+    assert (output / "a.mp4").stat().st_mtime_ns == before
+    monkeypatch.setattr(batch, "choose_backend", lambda *_args: pytest.fail("opened for nothing"))
+    report = run(nano_bundle, [folder], output)
+    assert (report.made, report.skipped) == (0, 2)
+
+
+def test_a_run_that_was_killed_goes_on(nano_bundle: Bundle, tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(14)]
+    folder, output = images_in(tmp_path / "set", *names), tmp_path / "out"
+    command = [sys.executable, "-c", PROGRAM, str(nano_bundle.root), str(folder), str(output)]
+    process = subprocess.Popen(command)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while len(videos_in(output)) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    made = {name: (output / name).stat().st_mtime_ns for name in videos_in(output)}
+    assert len(made) < len(names)
+    report = run(nano_bundle, [folder], output)
+    assert (report.made, report.skipped) == (len(names) - len(made), len(made))
+    assert videos_in(output) == sorted(name.replace(".png", ".mp4") for name in names)
+    assert {name: (output / name).stat().st_mtime_ns for name in made} == made
+    assert left_in(output) == []
+    for name in (min(made), "13.mp4"):
+        image = (folder / name).with_suffix(".png")
+        assert (output / name).read_bytes() == generated(nano_bundle, image, tmp_path / name)
+
+
+def test_what_a_killed_run_was_writing_is_removed(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder, output = images_in(tmp_path / "set", "a[1].png"), tmp_path / "out"
+    (output / ".a[1].mp4.x7").mkdir(parents=True)
+    (output / ".a[1].mp4.x7" / "a[1].mp4").write_bytes(b"half")
+    (output / ".a[1].mp4.attempts").write_text("2")
+    (output / ".other.mp4.x7").mkdir()
+    run(nano_bundle, [folder], output)
+    assert left_in(output) == [".other.mp4.x7"]
+
+
+def test_a_broken_image_is_recorded_and_the_rest_is_made(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder, output = images_in(tmp_path / "set", "a.png", "c.png"), tmp_path / "out"
+    (folder / "b.png").write_bytes(b"no image")
+    report = run(nano_bundle, [folder], output)
+    assert (report.made, report.failed) == (2, 1)
+    (line,) = (output / batch.FAILED_FILE).read_text().splitlines()
+    assert json.loads(line) == report.failures[0].model_dump()
+    assert json.loads(line)["image"] == str(folder / "b.png")
+    assert json.loads(line)["error"] == "ImageError"
+    images_in(folder, "b.png")
+    report = run(nano_bundle, [folder], output)
+    assert (report.made, report.skipped, report.failed) == (1, 2, 0)
+    assert not (output / batch.FAILED_FILE).exists()
+
+
+def test_two_images_for_one_video_are_refused_before_any_work(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder, output = images_in(tmp_path / "set", "a.png", "a.jpg"), tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"a\.jpg and .*a\.png would both become .*a\.mp4"):
+        run(nano_bundle, [folder], output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "named", "expected"),
+    [
+        (["a.png"], ["nothing.png"], "there is no image"),
+        (["notes.txt"], ["."], "has no image"),
+        (["sub/a.png"], [".", "sub"], "is named twice"),
+        (["x/a.png", "y/a.png"], ["x", "y"], "would both become"),
+    ],
+)
+def test_sets_that_cannot_be_meant(names: list[str], named: list[str], expected: str, tmp_path: Path) -> None:
+    folder = images_in(tmp_path, *names)
+    with pytest.raises(ConfigError, match=expected):
+        find_tasks([folder / name for name in named], tmp_path / "out", 1)
+
+
+def test_an_image_that_is_named_again_is_one_task(tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "set", "a.png")
+    assert len(find_tasks([folder, folder / "a.png"], tmp_path / "out", 1)) == 1
+
+
+def test_several_videos_of_an_image_are_numbered(tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "set", "a.png")
+    (task,) = find_tasks([folder], tmp_path / "out", 2)
+    assert [path.name for path in task.videos] == ["a-1.mp4", "a-2.mp4"]
+    (tmp_path / "out").mkdir()
+    task.videos[0].touch()
+    assert not task.is_done
+    task.videos[1].touch()
+    assert task.is_done
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"seed": 6}, "seed 5, now 6"), ({"fps": 8, "fit": Fit.STRETCH}, "fps 7, now 8; fit crop, now stretch")],
+)
+def test_a_folder_holds_the_videos_of_one_set_of_settings(
+    change: dict[str, Any], expected: str, nano_bundle: Bundle, tmp_path: Path
+) -> None:
+    folder, output = images_in(tmp_path / "set", "a.png"), tmp_path / "out"
+    run(nano_bundle, [folder], output)
+    with pytest.raises(ConfigError, match=expected):
+        run(nano_bundle, [folder], output, settings=replace(SETTINGS, **change))
+
+
+def test_a_folder_holds_the_videos_of_one_bundle(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder, output = images_in(tmp_path / "set", "a.png"), tmp_path / "out"
+    run(nano_bundle, [folder], output)
+    shutil.copytree(nano_bundle.root, tmp_path / "other")
+    other = Bundle.open(tmp_path / "other")
+    assert run(other, [folder], output).skipped == 1  # the same bundle, elsewhere
+    other = other.with_manifest(other.manifest.model_copy(update={"cut_step": 5}))
+    with pytest.raises(ConfigError, match="another bundle"):
+        run(other, [folder], output)
+    (output / batch.BATCH_FILE).write_text("{}")
+    with pytest.raises(ConfigError, match="cannot read .*batch.json"):
+        run(nano_bundle, [folder], output)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_two_runs_in_one_folder_are_refused(nano_bundle: Bundle, tmp_path: Path) -> None:
+    import fcntl
+
+    folder, output = images_in(tmp_path / "set", "a.png"), tmp_path / "out"
+    output.mkdir()
+    with (output / batch.LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ServingError, match="another run works in"):
+            run(nano_bundle, [folder], output)
+    assert run(nano_bundle, [folder], output).made == 1
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run(nano_bundle: Bundle, tmp_path: Path) -> None:
+    folder, output = images_in(tmp_path / "set", "sub/a.png"), tmp_path / "out"
+    output.mkdir()
+    (output / "sub").write_text("in the way")
+    with pytest.raises(ServingError, match="cannot write .*sub"):
+        run(nano_bundle, [folder], output)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"images": ()}, "no image"),
+        ({"actors": 2}, "actors are Ray's"),
+        ({"actors": 0, "ray": "local"}, "positive"),
+        ({"device": "cuda:1", "ray": "local"}, "Ray gives each actor a GPU"),
+    ],
+)
+def test_configs_that_cannot_be_meant(change: dict[str, Any], expected: str, nano_bundle: Bundle) -> None:
+    values: dict[str, Any] = {"images": (Path("a.png"),), "output": Path("out"), **change}
+    with pytest.raises(ConfigError, match=expected):
+        BatchConfig(bundle=nano_bundle, settings=SETTINGS, **values)
