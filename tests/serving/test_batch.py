@@ -124,7 +124,7 @@ def test_what_a_killed_run_was_writing_is_removed(nano_bundle: Bundle, tmp_path:
     folder, output = images_in(tmp_path / "set", "a[1].png"), tmp_path / "out"
     (output / ".a[1].mp4.x7").mkdir(parents=True)
     (output / ".a[1].mp4.x7" / "a[1].mp4").write_bytes(b"half")
-    (output / ".a[1].mp4.attempts").write_text("2")
+    (output / ".a[1].mp4.attempts").write_bytes(b"..")
     (output / ".other.mp4.x7").mkdir()
     run(nano_bundle, [folder], output)
     assert left_in(output) == [".other.mp4.x7"]

@@ -407,7 +407,7 @@ def test_an_image_that_ends_every_actor_is_recorded(nano_bundle: Bundle, nano_pi
     batch = {"image": [str(nano_picture)], "videos": [[str(video)]]}
     video.parent.mkdir()
     count = video.with_name(".clip.mp4.attempts")
-    count.write_text(str(MOST_ATTEMPTS))
+    count.write_bytes(b"." * MOST_ATTEMPTS)
     (failure,) = actor(batch)["failure"]
     assert "ended during each of 3 attempts" in failure
     assert not video.exists()

@@ -100,12 +100,12 @@ def _counted(task: ImageTask) -> Iterator[Failure | None]:
     first = task.videos[0]
     count = first.with_name(f".{first.name}.attempts")  # a later run removes it as debris
     first.parent.mkdir(parents=True, exist_ok=True)
-    attempts = int(count.read_text()) if count.exists() else 0
+    attempts = count.stat().st_size if count.exists() else 0  # a byte each
     if attempts >= MOST_ATTEMPTS:
         message = f"{task.image}: the actor's process ended during each of {attempts} attempts"
         yield Failure(image=str(task.image), error="WorkerLost", message=message)
     else:
-        count.write_text(str(attempts + 1))
+        count.write_bytes(b"." * (attempts + 1))
         yield None
     count.unlink(missing_ok=True)
 
@@ -141,7 +141,7 @@ def _outcomes(config: BatchConfig, tasks: Sequence[ImageTask], *, gpus: int, act
         ClipActor,
         batch_size=1,
         num_gpus=gpus,
-        compute=ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1),
+        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),  # a clip takes long, a task no time
         fn_constructor_kwargs={
             "bundle": str(config.bundle.root.resolve()),
             "settings": SETTINGS.dump_json(config.settings).decode(),
