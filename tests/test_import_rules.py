@@ -48,6 +48,7 @@ MUST_NOT_IMPORT = {
     "__init__": {"torch"},
     **{name: {"torch", "onnx", "diffusers"} for name in BASE},
 }
+COMMANDS = ("export", "generate", "build", "tune", "bench", "inspect", "serve", "keys", "batch", "triton")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -151,7 +152,7 @@ def test_importing_the_package_loads_no_framework() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([command, "--help"] for command in ("export", "generate", "build", "tune", "bench", "inspect"))],
+    [["--help"], *([command, "--help"] for command in COMMANDS)],
 )
 def test_help_loads_no_framework(arguments: list[str]) -> None:
     program = "from vcut_trt.cli import main\nimport sys\ntry: main()\nexcept SystemExit as end: assert not end.code"
@@ -162,6 +163,8 @@ def test_help_loads_no_framework(arguments: list[str]) -> None:
         "tensorrt",
         "diffusers",
         "transformers",
+        "fastapi",
+        "ray",
     }
 
 

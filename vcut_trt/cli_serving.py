@@ -186,7 +186,7 @@ def batch(
         )
 
         from vcut_trt.runtime.clip import ClipSettings
-        from vcut_trt.serving.batch import BatchConfig, run_batch
+        from vcut_trt.serving.batch import FAILED_FILE, BatchConfig, run_batch
 
         settings = ClipSettings(
             num_inference_steps=schedule.num_inference_steps,
@@ -221,8 +221,8 @@ def batch(
         text = f"{report.made} made, {report.skipped} were there, {report.failed} failed, in {report.seconds:.1f} s"
         show_answer(answer, text, as_json=as_json)
         if report.failures:
-            first = report.failures[0]
-            fail(f"error: {report.failed} failed; the first: {first.image}: {first.message}", 1)
+            first, record = report.failures[0].message, output / FAILED_FILE
+            fail(f"error: {report.failed} failed; the first: {first}; all are in {record}", 1)
 
 
 def triton(

@@ -338,34 +338,42 @@ def standin() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def model(nano_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def opened_model(nano_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The model, initialized as Triton would, with `.utils` the stand-in."""
     utils = standin()
-    monkeypatch.setitem(sys.modules, utils.__name__, utils)
-    monkeypatch.delitem(sys.modules, "vcut_trt.serving.triton_model", raising=False)
-    module = importlib.import_module("vcut_trt.serving.triton_model")
-    monkeypatch.setattr(module, "end_with_server", lambda: None)  # it would watch over pytest's own parent
-    place = write_repository(TritonConfig(bundle=nano_bundle, output=tmp_path / "repo"))
-    model = module.TritonPythonModel()
-    values = {key: {"string_value": value} for key, value in parameters(read_config(place)).items()}
     log = logging.getLogger("vcut_trt")
     level, handlers = log.level, log.handlers[:]
-    model.args = {
-        "model_config": {"parameters": values},
-        "model_instance_kind": "CPU",
-        "model_instance_device_id": "0",
-        "model_name": "vcut",
-        "model_version": "1",
-        "model_repository": str(place / "vcut"),
-    }
-    model.initialize({**model.args, "model_config": json.dumps(model.args["model_config"])})
-    model.utils, model.module = utils, module
-    yield model
-    model.finalize()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, utils.__name__, utils)
+        patch.delitem(sys.modules, "vcut_trt.serving.triton_model", raising=False)
+        module = importlib.import_module("vcut_trt.serving.triton_model")
+        patch.setattr(module, "end_with_server", lambda: None)  # it would watch over pytest's own parent
+        place = write_repository(TritonConfig(bundle=nano_bundle, output=tmp_path_factory.mktemp("model") / "repo"))
+        model = module.TritonPythonModel()
+        values = {key: {"string_value": value} for key, value in parameters(read_config(place)).items()}
+        model.args = {
+            "model_config": {"parameters": values},
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+            "model_name": "vcut",
+            "model_version": "1",
+            "model_repository": str(place / "vcut"),
+        }
+        model.initialize({**model.args, "model_config": json.dumps(model.args["model_config"])})
+        model.utils, model.module = utils, module
+        yield model
+        model.finalize()
+        sys.modules.pop(module.__name__)
     log.setLevel(level)
     log.handlers[:] = handlers
-    sys.modules.pop("vcut_trt.serving.triton_model")
+
+
+@pytest.fixture
+def model(opened_model: Any) -> Any:
+    """The model, with its counters at zero."""
+    opened_model.utils.counters.update(dict.fromkeys(opened_model.utils.counters, 0))
+    return opened_model
 
 
 def encoded(kind: str) -> bytes:

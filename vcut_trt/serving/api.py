@@ -42,6 +42,7 @@ from vcut_trt.serving.video_objects import DeletedVideo, VideoList, VideoObject,
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
+LOOK_OFTEN_SECONDS = 1.0  # whether a client that waits is still there
 LOOK_SECONDS = 5.0  # a listener looks at its job this often at least
 
 
@@ -98,11 +99,19 @@ async def submit_and_wait(
 ) -> FileResponse:
     """Take a job in and answer with its MP4. Whoever hangs up before that cancels the job."""
     job, is_new = await _submit(request, owner, service, idempotency_key)
-    with service.feed.listening(job.id) as listener:
-        while not (job := await _current(service, job)).status.is_final:
-            await listener.next(1.0)
-            if is_new and await request.is_disconnected():
-                await run_in_threadpool(service.cancel, job)
+    try:
+        with service.feed.listening(job.id) as listener:
+            while not (job := await _current(service, job)).status.is_final:
+                if service.is_ended:
+                    message = f"the server is ending; its next start makes the job {job.id}"
+                    raise ApiError(503, message, headers={"Retry-After": "10"})
+                await listener.next(LOOK_OFTEN_SECONDS)
+                if is_new and await request.is_disconnected():
+                    await run_in_threadpool(service.cancel, job)
+    except asyncio.CancelledError:  # Ray Serve ends the handler of a client that has hung up
+        if is_new:  # not awaited: this task is cancelled already
+            asyncio.get_running_loop().run_in_executor(None, service.cancel, job)
+        raise
     if job.status is JobStatus.COMPLETED:
         return _content(service, job)
     if job.error is None:

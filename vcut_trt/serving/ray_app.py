@@ -149,14 +149,11 @@ class RayService(Service):
 
     def drain(self, seconds: float) -> None:
         """See `Service.drain`. A job that no replica has begun goes back to the queue at once: none may begin it."""
-        self.is_draining = True
-        drains = [threading.Thread(target=runner.drain, args=(seconds,), daemon=True) for runner in self.runners]
-        for drain in drains:  # all at once: a runner that is not told goes on with the next job
-            drain.start()
+        for runner in self.runners:
+            runner.begin_to_drain()
         for worker in self._ray_workers:
             worker.end_waiting()
-        for drain in drains:
-            drain.join()
+        super().drain(seconds)
 
 
 class ApiIngress:

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from ray.exceptions import RayActorError, RayError
@@ -36,7 +36,7 @@ from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.serving.jobs import ErrorCode
 from vcut_trt.serving.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker import JobFailedError, WorkerLostError, WorkerStoppedError
-from vcut_trt.serving.worker_main import ClipMaker, Inbox, Outbox
+from vcut_trt.serving.worker_main import ClipMaker
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +139,7 @@ class ClipReplica:
             call.video = Path(folder) / "clip.mp4"
             order = Make(job=call.job, picture=Path(folder) / "first.png", video=call.video, settings=settings)
             order.picture.write_bytes(picture)
-            # It wants no more of its inbox and its outbox than a call has.
-            maker = ClipMaker(pipeline, cast(Inbox, call), cast(Outbox, call))
+            maker = ClipMaker(pipeline, call, call)
             call.spoke_at, self._at_work = time.monotonic(), call
             try:
                 is_well = maker.make(order)

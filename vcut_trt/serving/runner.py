@@ -97,16 +97,20 @@ class Runner:
         if self._at_work == name:
             self._worker.stop(name)
 
+    def begin_to_drain(self) -> None:
+        """Take no more jobs; the one at work goes on."""
+        self._draining.set()
+        self._wake.set()
+        if self._at_work is None:
+            self._worker.kill()  # it may be opening its engines for minutes to come
+
     def drain(self, seconds: float) -> bool:
         """End the work: the job at work may end by itself for so long, then it goes back to the queue.
 
         Returns:
             Whether nothing had to be broken off.
         """
-        self._draining.set()
-        self._wake.set()
-        if self._at_work is None:
-            self._worker.kill()  # it may be opening its engines for minutes to come
+        self.begin_to_drain()
         self._thread.join(seconds)
         is_clean = not self._thread.is_alive()
         if not is_clean:
@@ -137,7 +141,6 @@ class Runner:
         finally:
             self._worker.close()
             self.first_start.set()
-            self._metrics.ready.set(0)
             if self.situation.state is not State.ENDED:
                 self.situation = Situation(state=State.ENDED, reason="the server is ending")
 
@@ -246,7 +249,6 @@ class Runner:
 
     def _restart(self, kind: str, reason: str) -> None:
         self._metrics.restarted(kind)
-        self._metrics.ready.set(0)
         self.situation = Situation(state=State.REPLACING, reason=reason)
         self._start(reason)
 
@@ -270,7 +272,6 @@ class Runner:
             else:
                 logger.info("ready: %s on %s, %s", ready.backend, ready.device, ready.residency)
                 self.situation = Situation(state=State.READY, reason="ready", worker=ready)
-                self._metrics.ready.set(1)
                 return True
         return False
 

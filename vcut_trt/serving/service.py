@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,7 +108,10 @@ class Service:
         """Take no more jobs in, and let the ones at work end within `seconds`; queued ones wait for the next server."""
         self.is_draining = True
         for runner in self.runners:
-            if not runner.drain(seconds):
+            runner.begin_to_drain()
+        end = time.monotonic() + seconds
+        for runner in self.runners:
+            if not runner.drain(max(0.0, end - time.monotonic())):
                 logger.warning("a job was broken off; the next server makes it again")
 
     def break_off(self) -> None:
@@ -183,5 +187,6 @@ class Service:
             self.feed.tell(name, None)
         if sweep:
             self.store.sweep(keep_seconds=self.limits.keep_seconds, keep_bytes=self.limits.keep_bytes)
+        self.metrics.ready.set(int(self.is_ready))
         self.metrics.queue.set(self.store.count(JobStatus.QUEUED))
         self.metrics.running.set(self.store.count(JobStatus.IN_PROGRESS))

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -100,10 +100,24 @@ class Outbox:
             os._exit(0)
 
 
+class StopSign(Protocol):
+    """What says that a job is no longer wanted."""
+
+    def is_stopped(self, job: str) -> bool:
+        """Whether to stop a job."""
+
+
+class Listener(Protocol):
+    """What is told how far a job is."""
+
+    def send(self, message: BaseModel) -> None:
+        """Take one message."""
+
+
 class ClipMaker:
     """Makes clips with one pipeline, and tells how far it is."""
 
-    def __init__(self, pipeline: VCutPipeline, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, pipeline: VCutPipeline, inbox: StopSign, outbox: Listener) -> None:
         self._pipeline = pipeline
         self._inbox = inbox
         self._outbox = outbox
@@ -153,7 +167,7 @@ class ClipMaker:
 class _StageClock:
     """Announces stages and steps, and adds up their seconds."""
 
-    def __init__(self, order: Make, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, order: Make, inbox: StopSign, outbox: Listener) -> None:
         self._job = order.job
         self._settings: ClipSettings = order.settings
         self._inbox = inbox
