@@ -146,9 +146,33 @@ def test_sync_waits_for_the_video(client: TestClient) -> None:
 
 def test_sync_tells_of_a_failure(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
     with application(nano_bundle, tmp_path / "data", gate.worker) as (client, _):
-        threading.Timer(0.5, gate.go_on.set).start()
+
+        def open_late() -> None:
+            assert gate.reached.wait(PATIENCE_SECONDS)
+            time.sleep(0.3)
+            gate.go_on.set()
+
+        threading.Thread(target=open_late).start()
         fields = {**STEPS, "timeout_seconds": "0.1"}
         refused(client.post("/v1/videos/sync", files=upload(), data=fields), 504, "deadline_exceeded")
+
+
+def test_sync_does_not_outlive_the_engines(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, service):
+        submit(client)
+        assert gate.reached.wait(PATIENCE_SECONDS)
+
+        def end_with_a_job_in_the_queue() -> None:
+            while service.store.count(JobStatus.QUEUED) == 0:
+                time.sleep(0.005)
+            service.is_draining = True
+            for runner in service.runners:
+                runner.begin_to_drain()
+            gate.go_on.set()
+
+        threading.Thread(target=end_with_a_job_in_the_queue).start()
+        refused(client.post("/v1/videos/sync", files=upload(), data=STEPS), 503, "unavailable")
+        assert service.store.count(JobStatus.QUEUED) == 1
 
 
 def test_cancelling_a_queued_job_and_one_at_work_and_deleting_both(
