@@ -516,7 +516,7 @@ def test_a_picture_becomes_a_video_with_the_keyboard_alone(page: Page, real_url:
     page.keyboard.press("Tab")  # its slider
     page.keyboard.press("Tab")  # steps
     expect(page.locator("#num_inference_steps")).to_be_focused()
-    page.keyboard.type("4")
+    page.keyboard.type("40")  # long enough to be seen
     page.evaluate(
         """() => {
           window.steps = new Set();

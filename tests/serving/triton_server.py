@@ -99,17 +99,15 @@ def variables(environment: Path) -> dict[str, str]:
 def running_server(home: Path, repository: Path, folder: Path, *, exit_seconds: int = 20) -> Iterator[TritonServer]:
     """A server for `repository` that is ready; its log is in `folder`."""
     environment = variables(make_environment(home, folder / "environment"))
-    running = _start(home, repository, folder, environment, exit_seconds)
-    for _ in range(START_CRASHES):
-        if _wait_until_ready(running):
-            break
-        _stop(running)
+    for _ in range(1 + START_CRASHES):
         running = _start(home, repository, folder, environment, exit_seconds)
-    try:
-        assert _wait_until_ready(running), running.log.read_text(errors="replace")
-        yield running
-    finally:
-        _stop(running)
+        try:
+            if _wait_until_ready(running):
+                yield running
+                return
+        finally:
+            _stop(running)
+    raise AssertionError(running.log.read_text(errors="replace"))
 
 
 def _start(home: Path, repository: Path, folder: Path, environment: dict[str, str], exit_seconds: int) -> TritonServer:
