@@ -233,7 +233,9 @@ def triton(
         bool, typer.Option("--copy-bundle", help="Copy the bundle into the repository instead of naming its folder.")
     ] = False,
     backend: BackendOption = Backend.AUTO,
-    device: DeviceOption = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto: Triton's choice; cpu; cuda: every GPU, an instance each; cuda:N: that GPU.")
+    ] = "auto",
     residency: ResidencyOption = Residency.AUTO,
     cuda_graphs: CudaGraphsOption = True,
     debug: DebugOption = False,
