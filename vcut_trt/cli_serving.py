@@ -185,8 +185,9 @@ def batch(
             num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
         )
 
+        from vcut_trt.batch.run import FAILED_FILE, run_batch
+        from vcut_trt.batch.tasks import BatchConfig
         from vcut_trt.runtime.clip import ClipSettings
-        from vcut_trt.serving.batch import FAILED_FILE, BatchConfig, run_batch
 
         settings = ClipSettings(
             num_inference_steps=schedule.num_inference_steps,

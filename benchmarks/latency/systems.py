@@ -7,14 +7,12 @@ warms up, and its latents are taken down for the comparison.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.latency.contenders import BACKENDS, EXECUTIONS, Kind, System
 from benchmarks.latency.work import Work
 from vcut_trt.schedule import CutSchedule
 from vcut_trt.timing import Stopwatch
@@ -45,39 +43,6 @@ class OpenSystem(Protocol):
 
     def close(self) -> None:
         """Free the model."""
-
-
-def open_system(system: System, work: Work, bundle: Path | None) -> OpenSystem:
-    """Load a system's model.
-
-    Args:
-        system: What runs the model.
-        work: What it will do.
-        bundle: For ONNX Runtime and TensorRT: the bundle's folder.
-
-    Raises:
-        VcutError: It cannot run here.
-    """
-    stopwatch = Stopwatch(work.place)
-    if system.kind in EXECUTIONS:
-        from benchmarks.latency.vcut_systems import open_modules
-
-        return open_modules(system, work, stopwatch)
-    if system.kind in BACKENDS:
-        from benchmarks.latency.vcut_systems import open_bundle
-
-        assert bundle is not None, system
-        return open_bundle(system, work, bundle, stopwatch)
-
-    from benchmarks.latency import diffusers_systems as diffusers
-
-    wrap = {
-        Kind.STOCK: diffusers.as_it_is,
-        Kind.STOCK_COMPILED: diffusers.compiled,
-        Kind.DEEPCACHE: diffusers.deepcache,
-        Kind.TGATE: diffusers.tgate,
-    }
-    return diffusers.DiffusersSystem(work, wrap[system.kind], stopwatch)
 
 
 def arguments(work: Work) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from benchmarks.latency.contenders import System
 from benchmarks.latency.memory import MemoryWatch, Peak, device_free_bytes
-from benchmarks.latency.systems import Clip, OpenSystem, open_system
+from benchmarks.latency.opening import open_system
+from benchmarks.latency.systems import Clip, OpenSystem
 from benchmarks.latency.work import Work
 from vcut_trt.errors import VcutError
 from vcut_trt.schedule import CutSchedule

@@ -22,9 +22,10 @@ from benchmarks.latency.ceiling import count_steps, denoising_flops, fraction_of
 from benchmarks.latency.contenders import REFERENCE, Contender, Kind, System, all_contenders, select
 from benchmarks.latency.measure import measure
 from benchmarks.latency.memory import MemoryWatch, Peak
+from benchmarks.latency.opening import open_system
 from benchmarks.latency.quality import compare
 from benchmarks.latency.report import Machine, Report, as_json, build_report
-from benchmarks.latency.systems import Clip, open_system
+from benchmarks.latency.systems import Clip
 from benchmarks.latency.view import as_markdown
 from benchmarks.latency.work import Size, Work, make_work
 from benchmarks.latency.workers import ContenderError, FirstVideo, LocalWorker, ProcessWorker

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from tests.serving.app import picture
+from vcut_trt.batch import run as batch
+from vcut_trt.batch.run import BatchReport, run_batch
+from vcut_trt.batch.tasks import BatchConfig, find_tasks
 from vcut_trt.bundle import Bundle
 from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import Fit
-from vcut_trt.serving import batch
-from vcut_trt.serving.batch import BatchConfig, BatchReport, find_tasks, run_batch
 
 SETTINGS = ClipSettings(num_inference_steps=3, cut_step=2, seed=5)
 PATIENCE_SECONDS = 90.0

@@ -20,13 +20,14 @@ import pytest
 import requests
 
 from tests.serving.app import picture
+from vcut_trt.batch.run import run_batch
+from vcut_trt.batch.tasks import BatchConfig
 from vcut_trt.bundle import Bundle
 from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
 from vcut_trt.errors import BundleError, ConfigError, DeviceMemoryError, ServingError
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
-from vcut_trt.serving.batch import BatchConfig, run_batch
 from vcut_trt.serving.jobs import ErrorCode
 from vcut_trt.serving.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
 from vcut_trt.serving.worker import JobFailedError, WorkerLostError, WorkerStoppedError
@@ -39,9 +40,9 @@ from ray import serve  # noqa: E402
 from ray.exceptions import RayActorError  # noqa: E402
 from ray.serve.exceptions import RequestCancelledError  # noqa: E402
 
+from vcut_trt.batch.on_ray import MOST_ATTEMPTS, ClipActor  # noqa: E402
 from vcut_trt.serving import ray_worker  # noqa: E402
 from vcut_trt.serving.ray_app import AppArguments, build_app  # noqa: E402
-from vcut_trt.serving.ray_batch import MOST_ATTEMPTS, ClipActor  # noqa: E402
 from vcut_trt.serving.ray_worker import WAITING, ClipReplica, RayWorker  # noqa: E402
 
 SETTINGS = ClipSettings(num_inference_steps=4, cut_step=3, seed=5)

@@ -1,0 +1,1 @@
+"""Offline sets: every image of a set as a video, in this process or on Ray Data actors."""
