@@ -22,7 +22,8 @@ import typer
 from torch import Tensor
 
 from vcut_trt.console import reporting
-from vcut_trt.engines.base import BaseEngine, Launch
+from vcut_trt.engines.base import BaseEngine
+from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import Workspace, parse_device
 from vcut_trt.errors import ConfigError
 from vcut_trt.memory import UNETS

@@ -14,7 +14,8 @@ from vcut_trt import bench, timing
 from vcut_trt.bench import BenchConfig, bench_bundle
 from vcut_trt.bundle import Bundle
 from vcut_trt.cli import app
-from vcut_trt.engines.backends import Backend, BackendChoice, EngineOptions
+from vcut_trt.engines.backends import Backend, BackendChoice
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError
 from vcut_trt.memory import Residency
 from vcut_trt.spec import GraphName

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from tests.models import checkpoint
 from vcut_trt.bundle import MANIFEST, Bundle
 from vcut_trt.cli import app, export_app
-from vcut_trt.engines import tensorrt_module
+from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.errors import BundleError
 from vcut_trt.export import checkpoints, exporter, onnx_graph
 

@@ -13,10 +13,10 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from vcut_trt.engines.attention_fusion import count_fused_kernels
 from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
-from vcut_trt.engines.targets import parse_targets
-from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+from vcut_trt.engines.tensorrt.attention_fusion import count_fused_kernels
+from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
+from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend, graph_spec, open_backend
-from vcut_trt.engines.gpu import Gpu, describe_gpu
+from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.engines.backends import Backend, choose_backend, open_backend
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.engines.tensorrt.gpu import Gpu, describe_gpu
 from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import EngineError

@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vcut_trt"
 TOP = {
+    "batch",
     "bench",
     "cli",
     "cli_serving",

@@ -8,7 +8,6 @@ import pytest
 
 from tests.engines.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
 from vcut_trt.bundle import Bundle, PlanRecord
-from vcut_trt.engines.backends import leaner_layout
 from vcut_trt.memory import (
     CUDA_CONTEXT_BYTES,
     GIB,
@@ -17,6 +16,7 @@ from vcut_trt.memory import (
     MemoryNeed,
     Residency,
     layouts,
+    leaner_layout,
     memory_need,
     memory_needs,
 )

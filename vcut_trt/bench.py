@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import BackendChoice, EngineOptions, open_backend
+from vcut_trt.engines.backends import BackendChoice, open_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.engine_set import EngineSet

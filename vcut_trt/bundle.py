@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from vcut_trt.errors import BundleError, ConfigError
 from vcut_trt.schedule import REFERENCE_STEPS
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, TensorSpec, VideoSpec
+from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision, TensorSpec, VideoSpec
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
@@ -242,3 +242,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def graph_spec(bundle: Bundle, name: GraphName) -> GraphSpec:
+    """The inputs and outputs of one graph of a bundle."""
+    graph = bundle.manifest.graphs[name]
+    return GraphSpec(inputs=graph.inputs, outputs=graph.outputs)

@@ -10,9 +10,10 @@ import typer
 from vcut_trt import cli_serving
 from vcut_trt.bundle import Bundle
 from vcut_trt.console import ConsoleProgress, fail, reporting
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
-from vcut_trt.engines.targets import TargetKind, default_targets, parse_targets
-from vcut_trt.engines.tensorrt_module import FlavourChoice, choose_flavour
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
+from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.memory import GIB, Residency
 from vcut_trt.options import (
     BackendOption,
@@ -127,7 +128,7 @@ def export(
         check_replaceable(place)
         progress = ConsoleProgress()
 
-        from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+        from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
         from vcut_trt.export.checkpoints import open_checkpoint, video_spec
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
@@ -164,7 +165,7 @@ def build(
 ) -> None:
     """Build more TensorRT plans for a bundle."""
     with reporting(debug=debug):
-        from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+        from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 
         targets = parse_targets(target or default_targets())
         if any(item.kind is TargetKind.CPU for item in targets):

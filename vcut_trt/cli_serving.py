@@ -11,7 +11,8 @@ import typer
 
 from vcut_trt.bundle import Bundle
 from vcut_trt.console import ConsoleProgress, fail, reporting
-from vcut_trt.engines.backends import Backend, EngineOptions
+from vcut_trt.engines.backends import Backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
 from vcut_trt.memory import Residency
 from vcut_trt.options import (

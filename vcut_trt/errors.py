@@ -59,3 +59,8 @@ class QualityError(VcutError):
 
 class ServingError(VcutError):
     """A server, or one of its workers, cannot run."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that CUDA's errors go on for."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -101,3 +101,10 @@ def _group_need(manifest: Manifest, plans: PlanSet, group: Collection[GraphName]
             tensor.nbytes for graph in manifest.graphs.values() for tensor in (*graph.inputs, *graph.outputs)
         ),
     )
+
+
+def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
+    """The next layout after `layout` that `residency` allows; None if there is none."""
+    rest = LAYOUTS[LAYOUTS.index(layout) + 1 :]
+    allowed = layouts(residency)
+    return next((leaner for leaner in rest if leaner in allowed), None)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vcut_trt.engines.openers import ModuleOpener
-from vcut_trt.engines.torch_engine import Execution
+from vcut_trt.engines.torch_engine import Execution, ModuleOpener
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint, open_checkpoint, video_spec
 from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules

@@ -19,8 +19,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.backends import EngineOpener
-from vcut_trt.engines.base import Engine, Launch
+from vcut_trt.engines.base import Engine
+from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.memory import Layout
 from vcut_trt.spec import GraphName
 
@@ -210,7 +211,7 @@ class TimedEngine:
 
 
 class TimedOpener:
-    """An opener whose engines are timed. See `engines.backends.EngineOpener`."""
+    """An opener whose engines are timed. See `engines.opener.EngineOpener`."""
 
     def __init__(self, opener: EngineOpener, stopwatch: Stopwatch) -> None:
         self.workspace = opener.workspace

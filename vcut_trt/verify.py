@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcut_trt.bundle import Bundle, Manifest
-from vcut_trt.engines.backends import BackendChoice, EngineOpener, EngineOptions, graph_spec, open_backend
-from vcut_trt.engines.openers import ModuleOpener
+from vcut_trt.bundle import Bundle, Manifest, graph_spec
+from vcut_trt.engines.backends import BackendChoice, open_backend
+from vcut_trt.engines.opener import EngineOpener, EngineOptions
+from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention

@@ -11,7 +11,7 @@ from benchmarks.latency.contenders import BACKENDS, EXECUTIONS, Contender, Kind,
 from benchmarks.latency.work import Work
 from vcut_trt.bundle import Bundle
 from vcut_trt.engines.backends import choose_backend
-from vcut_trt.engines.targets import default_targets, parse_targets
+from vcut_trt.engines.tensorrt.targets import default_targets, parse_targets
 from vcut_trt.errors import BuildError, ConfigError, EngineError
 from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.progress import Progress
@@ -88,7 +88,7 @@ def _with_plans(bundle: Bundle, given: Bundles, progress: Progress) -> Bundle:
     """Plans for this machine's GPU, in a bundle of our own; where they cannot be built `why_not` will say so."""
     if bundle in given.values():
         return bundle
-    from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
+    from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 
     try:
         return build_plans(bundle, BuildConfig(targets=parse_targets(default_targets())), progress)

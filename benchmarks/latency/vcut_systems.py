@@ -18,8 +18,9 @@ from benchmarks.latency.systems import Array, Clip, arguments
 from benchmarks.latency.work import Work
 from vcut_trt.bench import open_timed
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import EngineOptions, choose_backend
-from vcut_trt.engines.openers import ModuleOpener
+from vcut_trt.engines.backends import choose_backend
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
 from vcut_trt.memory import LAYOUTS, Residency

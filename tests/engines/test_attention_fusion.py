@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vcut_trt.engines.attention_fusion import AttentionScores, why_out_of_memory
+from vcut_trt.engines.tensorrt.attention_fusion import AttentionScores, why_out_of_memory
 
 SCORES = AttentionScores(layer="softmax", shape=(50, 5, 9216, 9216), nbytes=50 * 5 * 9216**2 * 4)
 LOG = ["[I] parsing", "[E] Error Code 2: OutOfMemory (Requested size was 71568702384 bytes.)"]

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.base import BaseEngine, CapturedLaunch, Launch
+from vcut_trt.engines.base import BaseEngine
+from vcut_trt.engines.cuda_graph import CapturedLaunch
+from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
 from vcut_trt.spec import GraphSpec, TensorSpec

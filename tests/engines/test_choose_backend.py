@@ -24,10 +24,13 @@ from tests.engines.test_plan_choice import (
     with_plans,
 )
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines import backends, openers, tensorrt_module
-from vcut_trt.engines.backends import Backend, BackendChoice, EngineOptions, choose_backend, open_backend
-from vcut_trt.engines.gpu import Gpu
-from vcut_trt.engines.tensorrt_module import Flavour
+from vcut_trt.engines import backends
+from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.engines.tensorrt import module as tensorrt_module
+from vcut_trt.engines.tensorrt import opener as openers
+from vcut_trt.engines.tensorrt.gpu import Gpu
+from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError, BundleError, DeviceMemoryError, EngineError
 from vcut_trt.memory import LAYOUTS, Layout, Residency
@@ -65,7 +68,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr("vcut_trt.engines.gpu.describe_gpu", describe_gpu)
+        monkeypatch.setattr("vcut_trt.engines.tensorrt.gpu.describe_gpu", describe_gpu)
         monkeypatch.setattr(openers, "describe_gpu", describe_gpu)
         monkeypatch.setattr(openers, "Workspace", GpuWorkspace)
         monkeypatch.setattr(backends, "installed_version", installed_version)

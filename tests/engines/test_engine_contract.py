@@ -11,9 +11,10 @@ from torch import Tensor
 
 from tests.models import checkpoint
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend, open_backend
+from vcut_trt.engines.backends import Backend, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, EngineError

@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vcut_trt.engines import openers
-from vcut_trt.engines.openers import ModuleOpener
-from vcut_trt.engines.torch_engine import Execution, TorchEngine
+from vcut_trt.engines import torch_engine
+from vcut_trt.engines.torch_engine import Execution, ModuleOpener, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError
 from vcut_trt.memory import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
@@ -205,7 +204,7 @@ def executions(monkeypatch: pytest.MonkeyPatch) -> list[Execution]:
             opened.append(execution)
             super().__init__(module, spec, workspace, execution)
 
-    monkeypatch.setattr(openers, "TorchEngine", NotedEngine)
+    monkeypatch.setattr(torch_engine, "TorchEngine", NotedEngine)
     return opened
 
 

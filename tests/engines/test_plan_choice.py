@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vcut_trt.bundle import Bundle, FileRecord, GraphRecord, PlanRecord
-from vcut_trt.engines.gpu import Gpu
-from vcut_trt.engines.plan_choice import check_plans, choose_layout, find_plans, flavours_of, why_not
-from vcut_trt.engines.tensorrt_module import Flavour
+from vcut_trt.engines.tensorrt.gpu import Gpu
+from vcut_trt.engines.tensorrt.module import Flavour
+from vcut_trt.engines.tensorrt.plan_choice import check_plans, choose_layout, find_plans, flavours_of, why_not
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
 from vcut_trt.memory import GIB, LAYOUTS, WORKING_BYTES, Layout, Residency
 from vcut_trt.spec import GraphName, TensorSpec

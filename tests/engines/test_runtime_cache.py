@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vcut_trt.engines.gpu import Gpu
-from vcut_trt.engines.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
+from vcut_trt.engines.tensorrt.gpu import Gpu
+from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 
 A10 = Gpu(name="NVIDIA A10", compute_capability=(8, 6), free_bytes=0, driver_major=13)
 VERSION = "1.7.1.116"

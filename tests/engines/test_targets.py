@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcut_trt.engines import targets as targets_module
-from vcut_trt.engines.targets import PRODUCTS, TargetKind, default_targets, parse_target, parse_targets, sm_name
+from vcut_trt.engines.tensorrt import targets as targets_module
+from vcut_trt.engines.tensorrt.targets import (
+    PRODUCTS,
+    TargetKind,
+    default_targets,
+    parse_target,
+    parse_targets,
+    sm_name,
+)
 from vcut_trt.errors import ConfigError
 
 

@@ -18,10 +18,11 @@ import onnx.helper as oh
 import pytest
 
 from vcut_trt.bundle import Bundle, FileRecord, GraphRecord
-from vcut_trt.engines import tensorrt_build, tensorrt_module
-from vcut_trt.engines.targets import parse_targets
-from vcut_trt.engines.tensorrt_build import BuildConfig, build_plans
-from vcut_trt.engines.tensorrt_module import Flavour, FlavourChoice, installed
+from vcut_trt.engines.tensorrt import build as tensorrt_build
+from vcut_trt.engines.tensorrt import module as tensorrt_module
+from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
+from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, installed
+from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.errors import BuildError, BundleError
 from vcut_trt.progress import Advance
 from vcut_trt.spec import GraphName, Precision

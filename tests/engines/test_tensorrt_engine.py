@@ -16,11 +16,11 @@ from torch import Tensor
 from tests.engines import standin
 from tests.engines.standin import SCRATCH, RuleBrokenError, StandIn, with_plans
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.openers import PlanOpener
-from vcut_trt.engines.runtime_cache import RuntimeCacheFile
-from vcut_trt.engines.tensorrt_engine import TensorRTEngine
-from vcut_trt.engines.tensorrt_module import Flavour, load
-from vcut_trt.engines.tensorrt_runtime import ClassicRuntime, PlanRuntime, RtxRuntime
+from vcut_trt.engines.tensorrt.engine import TensorRTEngine
+from vcut_trt.engines.tensorrt.module import Flavour, load
+from vcut_trt.engines.tensorrt.opener import PlanOpener
+from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRuntime
+from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.memory import LAYOUTS, Residency

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from vcut_trt.engines.workspace import ALIGNMENT_BYTES, CAPTURES, Workspace, out_of_memory
+from vcut_trt.engines.cuda_graph import CAPTURES
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace, out_of_memory
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.spec import TensorSpec
 

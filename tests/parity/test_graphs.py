@@ -7,9 +7,10 @@ import torch
 
 from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend, graph_spec, open_backend
+from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.engines.backends import Backend, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.exporter import ExportConfig, export_bundle, graph_modules

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vcut_trt.engines.base import BaseEngine, Launch
+from vcut_trt.engines.base import BaseEngine
+from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.denoiser import Denoiser, StepEngines

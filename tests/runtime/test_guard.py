@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.runtime.test_denoiser import FormulaEngine
-from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import graph_spec
+from vcut_trt.bundle import Bundle, graph_spec
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import NotFiniteError
 from vcut_trt.runtime.guard import FiniteGuard

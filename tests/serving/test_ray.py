@@ -23,7 +23,8 @@ from tests.serving.app import picture
 from vcut_trt.batch.run import run_batch
 from vcut_trt.batch.tasks import BatchConfig
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, DeviceMemoryError, ServingError
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings

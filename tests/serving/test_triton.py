@@ -26,7 +26,8 @@ from PIL import Image
 from tests.serving.triton_home import home_folder
 from tests.serving.triton_server import TritonServer, running_server, why_not
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, ServingError
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos

@@ -14,7 +14,8 @@ import pytest
 
 from tests.serving.jobs import SETTINGS
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings

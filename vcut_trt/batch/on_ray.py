@@ -31,7 +31,8 @@ from ray.exceptions import RayError
 
 from vcut_trt.batch.tasks import SETTINGS, BatchConfig, Failure, ImageTask, Make, make_videos
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError, VcutError
 from vcut_trt.memory import Residency
 from vcut_trt.progress import Advance, Progress

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions
+from vcut_trt.engines.backends import Backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ImageError, NotFiniteError, ServingError
 from vcut_trt.progress import Advance
 from vcut_trt.runtime.clip import ClipSettings, OnStep, animate

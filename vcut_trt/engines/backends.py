@@ -5,26 +5,19 @@ torch and the engines are imported when they are first needed: commands read `Ba
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from vcut_trt.errors import BuildError, EngineError
-from vcut_trt.memory import LAYOUTS, Layout, Residency, layouts
-from vcut_trt.spec import GraphName, GraphSpec
+from vcut_trt.engines.opener import EngineOpener, EngineOptions
+from vcut_trt.engines.tensorrt.module import installed_version
+from vcut_trt.errors import EngineError
+from vcut_trt.memory import layouts
 
 if TYPE_CHECKING:
     import torch
 
     from vcut_trt.bundle import Bundle, PlanSet
-    from vcut_trt.engines.base import Engine
-    from vcut_trt.engines.plan_choice import Installed
-    from vcut_trt.engines.tensorrt_module import Flavour
-    from vcut_trt.engines.workspace import Workspace
-
-
-logger = logging.getLogger(__name__)
 
 
 class Backend(str, Enum):
@@ -43,37 +36,6 @@ class BackendChoice:
     device: torch.device
     reason: str
     plans: PlanSet | None = None  # what TensorRT runs
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """How engines are opened."""
-
-    residency: Residency = Residency.AUTO
-    cuda_graphs: bool = True  # where the GPU, the engine and the residency allow them
-
-
-class EngineOpener(Protocol):
-    """Opens the engines of one bundle, all in one workspace."""
-
-    workspace: Workspace
-    layout: Layout  # which of them are to be open at the same time
-
-    def open(self, name: GraphName) -> Engine:
-        """Open one engine.
-
-        Raises:
-            EngineError: It cannot be opened; DeviceMemoryError where the GPU has no room for it.
-        """
-
-    def use(self, layout: Layout) -> None:
-        """Go on with another layout. No engine is open."""
-
-    def keep_compiled(self) -> None:
-        """Keep, for the next process, what was compiled for the engines that are bound by now."""
-
-    def close(self) -> None:
-        """Free what the engines shared. No engine is open."""
 
 
 def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoice:
@@ -121,33 +83,20 @@ def open_backend(bundle: Bundle, choice: BackendChoice, options: EngineOptions) 
         DeviceMemoryError: The GPU has no room for it.
     """
     if choice.plans is not None:
-        from vcut_trt.engines.openers import open_plans
+        from vcut_trt.engines.tensorrt.opener import open_plans
 
         return open_plans(bundle, choice.plans, choice.device, options)
 
-    from vcut_trt.engines.openers import OnnxRuntimeOpener
+    from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeOpener
 
     # ONNX Runtime does not say beforehand what a graph needs: `auto` begins with all of them resident.
     return OnnxRuntimeOpener(bundle, choice.device, layouts(options.residency)[0], cuda_graphs=options.cuda_graphs)
 
 
-def graph_spec(bundle: Bundle, name: GraphName) -> GraphSpec:
-    """The inputs and outputs of one graph of a bundle."""
-    graph = bundle.manifest.graphs[name]
-    return GraphSpec(inputs=graph.inputs, outputs=graph.outputs)
-
-
-def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
-    """The next layout after `layout` that `residency` allows; None if there is none."""
-    rest = LAYOUTS[LAYOUTS.index(layout) + 1 :]
-    allowed = layouts(residency)
-    return next((leaner for leaner in rest if leaner in allowed), None)
-
-
 def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, str]:
     """The plans to run on a GPU, and why they cannot, if so; None where there are none at all."""
-    from vcut_trt.engines.gpu import describe_gpu
-    from vcut_trt.engines.plan_choice import find_plans, flavours_of, why_not
+    from vcut_trt.engines.tensorrt.gpu import describe_gpu
+    from vcut_trt.engines.tensorrt.plan_choice import find_plans, flavours_of, why_not
 
     candidates: list[tuple[PlanSet, str]] = []
     try:
@@ -162,19 +111,6 @@ def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, st
     except EngineError as error:
         return None, str(error)
     return candidates[0]
-
-
-def installed_version(flavour: Flavour | None) -> Installed:
-    """The exact version of a TensorRT, if it can be loaded here."""
-    from vcut_trt.engines.tensorrt_module import installed, load
-
-    if flavour is None or not installed(flavour):
-        return {}
-    try:
-        return {flavour: str(load(flavour).__version__)}
-    except BuildError as error:
-        logger.warning("%s", error)
-        return {}
 
 
 def _offers_cuda() -> bool:

@@ -8,10 +8,8 @@ A launch only enqueues. Its addresses never change, so that a CUDA graph of it s
 
 from __future__ import annotations
 
-import logging
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 from weakref import WeakSet
@@ -19,14 +17,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace, first_line
+from vcut_trt.engines.launch import ClosableLaunch, Launch
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
 from vcut_trt.spec import GraphSpec, TensorSpec
-
-logger = logging.getLogger(__name__)
-
-Launch = Callable[[], None]
-"""Enqueues one run on the current stream, which must be the workspace's. Raises EngineError if the engine is closed."""
 
 
 class Engine(Protocol):
@@ -68,7 +62,7 @@ class BaseEngine(ABC):
         self.outputs = spec.outputs
         self.workspace = workspace
         self._closed = False
-        self._launches: WeakSet[_ClosableLaunch] = WeakSet()
+        self._launches: WeakSet[ClosableLaunch] = WeakSet()
 
     def bind(self, tensors: Mapping[str, Tensor]) -> Launch:
         """See `Engine.bind`.
@@ -84,7 +78,7 @@ class BaseEngine(ABC):
                     f"`{name}` must be contiguous and begin at a multiple of {ALIGNMENT_BYTES} bytes to be bound; "
                     "`Workspace.empty` makes such tensors"
                 )
-        launch = _ClosableLaunch(self._bind(dict(tensors)))
+        launch = ClosableLaunch(self._bind(dict(tensors)))
         self._launches.add(launch)
         return launch
 
@@ -137,48 +131,6 @@ class BaseEngine(ABC):
     ) -> None:
         """Close the engine."""
         self.close()
-
-
-class _ClosableLaunch:
-    """A launch that lets go of what it holds when its engine is closed, whoever still holds the launch."""
-
-    def __init__(self, run: Launch) -> None:
-        self._run: Launch | None = run
-
-    def __call__(self) -> None:
-        if self._run is None:
-            raise EngineError("this engine is closed")
-        self._run()
-
-    def close(self) -> None:
-        self._run = None
-
-
-class CapturedLaunch:
-    """A launch that runs eagerly at first, is captured in a CUDA graph at its second call, and replayed from then on.
-
-    The first run is the warm-up that capture needs: it loads modules and allocates what is allocated lazily, partly for
-    the thread that runs it (cuBLAS handles are a thread's own); so only a run on the same thread is captured. A launch
-    that CUDA cannot capture goes on eagerly, with one message.
-    """
-
-    def __init__(self, run: Launch, capture: Callable[[Launch], Launch], name: str) -> None:
-        self._run = run
-        self._capture: Callable[[Launch], Launch] | None = capture  # None: captured, or known not to be capturable
-        self._name = name
-        self._warm_thread: threading.Thread | None = None
-        self._replay: Launch | None = None  # beside `_run`, which owns what the graph's addresses belong to
-
-    def __call__(self) -> None:
-        """Enqueue one run."""
-        if self._capture is not None and self._warm_thread is threading.current_thread():
-            capture, self._capture = self._capture, None
-            try:
-                self._replay = capture(self._run)
-            except (RuntimeError, EngineError) as error:
-                logger.warning("%s runs without a CUDA graph: %s", self._name, first_line(error))
-        (self._replay or self._run)()
-        self._warm_thread = threading.current_thread()
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:

@@ -18,10 +18,15 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 
-from vcut_trt.engines.base import BaseEngine, Launch
-from vcut_trt.engines.workspace import CAPTURES, Workspace
+from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.engines.base import BaseEngine, Engine
+from vcut_trt.engines.cuda_graph import CAPTURES
+from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.opener import BaseOpener
+from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.spec import GraphSpec
+from vcut_trt.memory import Layout
+from vcut_trt.spec import GraphName, GraphSpec
 
 logger = logging.getLogger(__name__)
 
@@ -155,3 +160,26 @@ def _open_session(path: Path, workspace: Workspace, *, cuda_graphs: bool) -> onn
 def _engine_error(message: str) -> EngineError:
     ran_out = any(marker.lower() in message.lower() for marker in OUT_OF_MEMORY)
     return DeviceMemoryError(message) if ran_out else EngineError(message)
+
+
+class OnnxRuntimeOpener(BaseOpener):
+    """Opens a bundle's ONNX graphs. Each file is compared with its hash when it is opened first."""
+
+    def __init__(self, bundle: Bundle, device: torch.device, layout: Layout, *, cuda_graphs: bool) -> None:
+        super().__init__(Workspace(device), layout, cuda_graphs=cuda_graphs)
+        self.workspace.release_cache()
+        self._bundle = bundle
+        self._verified: set[GraphName] = set()
+
+    def open(self, name: GraphName) -> Engine:
+        """See `EngineOpener.open`.
+
+        Raises:
+            BundleError: The graph or its weights are missing or were changed.
+        """
+        if name not in self._verified:
+            self._bundle.verify_graph(name)
+            self._verified.add(name)
+        path = self._bundle.path(self._bundle.manifest.graphs[name].file)
+        spec = graph_spec(self._bundle, name)
+        return OnnxRuntimeEngine(path, spec, self.workspace, cuda_graphs=self.cuda_graphs)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vcut_trt.engines.base import BaseEngine, CapturedLaunch, Launch
+from vcut_trt.engines.base import BaseEngine, Engine
+from vcut_trt.engines.cuda_graph import CapturedLaunch
+from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace, out_of_memory
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec import GraphSpec
+from vcut_trt.memory import Layout
+from vcut_trt.spec import GraphName, GraphSpec
 
 
 class Execution(str, Enum):
@@ -71,3 +76,44 @@ class TorchEngine(BaseEngine):
 
     def _free(self) -> None:
         self._module = None
+
+
+class ModuleOpener(BaseOpener):
+    """Opens modules with PyTorch. Those of other groups of its layout wait in the host's memory."""
+
+    def __init__(
+        self,
+        modules: Mapping[GraphName, nn.Module],
+        specs: Mapping[GraphName, GraphSpec],
+        workspace: Workspace,
+        *,
+        layout: Layout,
+        execution: Execution = Execution.EAGER,
+    ) -> None:
+        super().__init__(workspace, layout, cuda_graphs=execution.captures)
+        self._modules = dict(modules)
+        self._specs = dict(specs)
+        self._execution = execution
+        self._loaded: tuple[GraphName, ...] = ()
+
+    def open(self, name: GraphName) -> Engine:
+        """See `EngineOpener.open`."""
+        group = next(group for group in self.layout.groups if name in group)
+        if group != self._loaded:
+            self.unload()
+            self._loaded = group
+        execution = self._execution if self.cuda_graphs or not self._execution.captures else self._execution.uncaptured
+        return TorchEngine(self._modules[name], self._specs[name], self.workspace, execution)
+
+    def unload(self) -> None:
+        """Take the modules from the device. No engine is open."""
+        with torch.inference_mode(False), torch.no_grad():
+            for name in self._loaded:
+                self._modules[name].to("cpu")
+        self._loaded = ()
+        self.workspace.release_cache()
+
+    def close(self) -> None:
+        """See `EngineOpener.close`."""
+        self._modules.clear()
+        self.workspace.release_cache()

@@ -9,7 +9,6 @@ Addresses are multiples of 256 bytes, as TensorRT asks for tensors (`IExecutionC
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -18,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError
+from vcut_trt.engines.cuda_graph import CAPTURES
+from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError, first_line
 from vcut_trt.spec import TensorSpec
 
 ALIGNMENT_BYTES = 256
-CAPTURES = threading.Lock()
-"""CUDA records one graph at a time in a process (torch.cuda.graph), ONNX Runtime's included."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -200,8 +198,3 @@ def out_of_memory(wanted: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(f"the GPU has no room for {wanted}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that CUDA's errors go on for."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

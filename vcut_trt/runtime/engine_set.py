@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from vcut_trt.engines.backends import EngineOpener, leaner_layout
 from vcut_trt.engines.base import Engine
+from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.memory import Layout, Residency
+from vcut_trt.memory import Layout, Residency, leaner_layout
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec import GraphName
 

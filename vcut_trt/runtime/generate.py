@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import BackendChoice, EngineOptions
+from vcut_trt.engines.backends import BackendChoice
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.clip import ClipSettings, animate
 from vcut_trt.runtime.image import load_image

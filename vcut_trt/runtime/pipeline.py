@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, BackendChoice, EngineOptions, choose_backend, open_backend
+from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
-from vcut_trt.engines.openers import OpenEngines
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.engines.tensorrt.opener import OpenEngines
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import BundleError, ConfigError
 from vcut_trt.memory import DECODER, ENCODERS, UNETS, Residency

@@ -28,7 +28,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import Backend, EngineOptions, choose_backend
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings

@@ -22,7 +22,8 @@ from typing import IO, TYPE_CHECKING, Protocol
 from pydantic import BaseModel, ValidationError
 
 from vcut_trt.bundle import Bundle
-from vcut_trt.engines.backends import EngineOptions, choose_backend
+from vcut_trt.engines.backends import choose_backend
+from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, NotFiniteError, VcutError
 from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings, animate

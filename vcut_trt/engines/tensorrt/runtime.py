@@ -18,8 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vcut_trt.engines.base import CapturedLaunch, Launch
-from vcut_trt.engines.runtime_cache import RuntimeCacheFile
+from vcut_trt.engines.cuda_graph import CapturedLaunch
+from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import logging
 import sys
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
 
-from vcut_trt.engines.targets import Target, TargetKind, has_cuda_gpu
+from vcut_trt.engines.tensorrt.targets import Target, TargetKind, has_cuda_gpu
 from vcut_trt.errors import BuildError
+
+logger = logging.getLogger(__name__)
+
 
 RTX_MODULE, CLASSIC_MODULE = "tensorrt_rtx", "tensorrt"
 RTX_BINDINGS = "tensorrt_rtx_bindings"
@@ -120,3 +125,18 @@ def _rtx_libraries() -> list[Path]:
 
 def _found(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
+
+
+def installed_version(flavour: Flavour | None) -> Installed:
+    """The exact version of a TensorRT, if it can be loaded here."""
+    if flavour is None or not installed(flavour):
+        return {}
+    try:
+        return {flavour: str(load(flavour).__version__)}
+    except BuildError as error:
+        logger.warning("%s", error)
+        return {}
+
+
+Installed = Mapping[Flavour, str]
+"""The exact version of each TensorRT that can be loaded here."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vcut_trt.engines.base import BaseEngine, Launch
-from vcut_trt.engines.tensorrt_runtime import PlanRuntime
+from vcut_trt.engines.base import BaseEngine
+from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.tensorrt.runtime import PlanRuntime
 from vcut_trt.errors import EngineError
 from vcut_trt.spec import GraphSpec, TensorSpec
 

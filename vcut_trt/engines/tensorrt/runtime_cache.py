@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vcut_trt.bundle import write_atomically
-from vcut_trt.engines.gpu import Gpu
+from vcut_trt.engines.tensorrt.gpu import Gpu
 
 logger = logging.getLogger(__name__)
 

@@ -6,17 +6,12 @@ GPU's compute capability, its free memory. Each failure names the command that m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from vcut_trt.bundle import Bundle, PlanSet
-from vcut_trt.engines.gpu import Gpu
-from vcut_trt.engines.tensorrt_module import Flavour
+from vcut_trt.engines.tensorrt.gpu import Gpu
+from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
 from vcut_trt.memory import GIB, WORKING_BYTES, Layout, Residency, layouts, memory_need
 from vcut_trt.spec import GraphName
-
-Installed = Mapping[Flavour, str]
-"""The exact version of each TensorRT that can be loaded here."""
 
 
 def flavours_of(bundle: Bundle, gpu: Gpu) -> list[Flavour | None]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vcut_trt.engines.tensorrt_module import Flavour
+from vcut_trt.engines.tensorrt.module import Flavour
 
 REQUESTED = re.compile(r"OutOfMemory \(Requested size was (\d+) bytes")
 SMALLEST_SCORE_BYTES = 2  # scores may lie in memory in a smaller type than the softmax computes in

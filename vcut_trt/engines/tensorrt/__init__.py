@@ -1,0 +1,1 @@
+"""All of TensorRT: which one is installed, building plans, choosing them, running them."""
