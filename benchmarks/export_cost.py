@@ -27,9 +27,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from vcut_trt.bundle import Bundle
-from vcut_trt.memory import memory_needs
-from vcut_trt.spec import GraphName
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.memory import memory_needs
+from vcut_trt.spec.graphs import GraphName
 
 MODELS = ("svd", "svd-xt", "svd-xt-1.1")
 TARGETS = ("a10", "l4")

@@ -26,12 +26,14 @@ from vcut_trt.engines.base import BaseEngine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import Workspace, parse_device
 from vcut_trt.errors import ConfigError
-from vcut_trt.memory import UNETS
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.guard import FiniteGuard
-from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import GraphName, Precision, VideoSpec, graph_specs
+from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.residency import UNETS
+from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.video import VideoSpec
 
 AIM_US = 20.0  # a thousandth of a step on the fastest cards
 REFERENCE_CUT_STEP = 17

@@ -26,7 +26,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.family import Architecture
-from vcut_trt.spec import CLIP_SIZE, VAE_SCALE, CrossAttention, default_decode_chunk
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.graphs import CLIP_SIZE
+from vcut_trt.spec.video import VAE_SCALE, default_decode_chunk
 
 CFG_BATCH = 2  # the unconditional and the conditional half
 LAYERS = frozenset({"aten.convolution", "aten.addmm", "aten.mm"})  # linear layers with a bias and without

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.spec import CrossAttention, Precision, VideoSpec
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 NANO_VIDEO = VideoSpec(videos=1, frames=6, height=64, width=128, decode_chunk=3)
 

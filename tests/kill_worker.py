@@ -12,7 +12,8 @@ from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
 from vcut_trt.console import ConsoleProgress, reporting
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.spec import CrossAttention, Precision
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
 
 
 def export_nano(output: str, log: str) -> None:

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from vcut_trt import bench, timing
 from vcut_trt.bench import BenchConfig, bench_bundle
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.cli import app
 from vcut_trt.engines.backends import Backend, BackendChoice
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError
-from vcut_trt.memory import Residency
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import Residency
 from vcut_trt.timing import Stopwatch, Timing, VideoTimes, interleaved
 
 CPU = torch.device("cpu")

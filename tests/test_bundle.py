@@ -9,16 +9,11 @@ from typing import Any
 
 import pytest
 
-from vcut_trt.bundle import (
-    MANIFEST,
-    Bundle,
-    FileRecord,
-    Manifest,
-    PlanRecord,
-    write_atomically,
-)
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import MANIFEST, Manifest, PlanRecord
 from vcut_trt.errors import BundleError
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.work.files import FileRecord, write_atomically
 
 FILES = [
     *(f"onnx/{name.value}.onnx" for name in GraphName),

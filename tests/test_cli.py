@@ -21,7 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.models import checkpoint
-from vcut_trt.bundle import MANIFEST, Bundle
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.cli import app, export_app
 from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.errors import BundleError

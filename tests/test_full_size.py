@@ -26,8 +26,11 @@ from vcut_trt.export.family import SVD, SVD_XT
 from vcut_trt.export.graphs import UNetSingle
 from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.export.random_weights import RandomCheckpoint
-from vcut_trt.spec import CrossAttention, GraphName, Precision, VideoSpec, graph_specs
-from vcut_trt.verify import GRAPH_TOLERANCE, compare, example_inputs
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.video import VideoSpec
+from vcut_trt.verify import compare, example_inputs
 
 pytestmark = [pytest.mark.full_size, pytest.mark.timeout(1800)]
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.backends import Backend, choose_backend, open_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.tensorrt.gpu import Gpu, describe_gpu
@@ -19,8 +19,10 @@ from vcut_trt.errors import EngineError
 from vcut_trt.export.exporter import graph_modules
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision
-from vcut_trt.verify import GRAPH_TOLERANCE, compare, example_inputs, sample_images
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.verify import compare, example_inputs, sample_images
 
 pytestmark = [
     pytest.mark.gpu,

@@ -25,18 +25,14 @@ TOP = {
     "verify",
     "views",
 }
-BASE = {"errors", "host_memory", "memory", "progress", "schedule", "spec", "bundle", "staging"}
+BASE = {"errors", "work", "spec", "bundle"}
 """What every floor may use; the top floor may use everything."""
 
 MAY_IMPORT = {
     "errors": set[str](),
-    "host_memory": set[str](),
-    "memory": {"bundle", "spec"},
-    "progress": set[str](),
-    "spec": {"errors"},
-    "schedule": {"errors"},
-    "bundle": {"errors", "schedule", "spec"},
-    "staging": {"bundle", "errors", "spec"},
+    "work": {"errors", "bundle", "spec", "work"},
+    "spec": {"errors", "spec"},
+    "bundle": {"errors", "spec", "work", "bundle"},
     "quality": {"errors"},
     "export": {*BASE, "export"},
     "engines": {*BASE, "engines"},

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 from tests.kill_worker import export_nano
-from vcut_trt.bundle import Bundle
-from vcut_trt.spec import GraphName
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.spec.graphs import GraphName
 
 KILLS = 20
 GENTLE = {signal.SIGTERM: 143, signal.SIGINT: 130}

@@ -7,20 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.engines.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
-from vcut_trt.bundle import Bundle, PlanRecord
-from vcut_trt.memory import (
-    CUDA_CONTEXT_BYTES,
-    GIB,
-    LAYOUTS,
-    Layout,
-    MemoryNeed,
-    Residency,
-    layouts,
-    leaner_layout,
-    memory_need,
-    memory_needs,
-)
-from vcut_trt.spec import GraphName
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import PlanRecord
+from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import LAYOUTS, Layout, Residency, layouts, leaner_layout
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 import vcut_trt
 from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import CheckpointError, ConfigError, EngineError
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphSpec, Precision, TensorSpec
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.precision import Precision
 from vcut_trt.verify import sample_images
 
 COLOUR = 1 / 255

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.cli import app, export_app
 
 ROOT = Path(__file__).parent.parent

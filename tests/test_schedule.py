@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.schedule import CutSchedule, Stage
+from vcut_trt.spec.schedule import CutSchedule, Stage
 
 STEPS = st.integers(1, 500)
 REFERENCE_CUTS = st.integers(1, 26)

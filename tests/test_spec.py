@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec import GraphName, Precision, TensorSpec, VideoSpec, default_decode_chunk, graph_specs
+from vcut_trt.spec.graphs import GraphName, TensorSpec, graph_specs
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec, default_decode_chunk
 
 FRAMES = st.integers(1, 200)
 PIXELS = st.integers(1, 40).map(lambda n: 64 * n)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vcut_trt.bundle import MANIFEST, FileRecord, GraphRecord
+from vcut_trt.bundle.bundle import check_replaceable
+from vcut_trt.bundle.manifest import MANIFEST, GraphRecord
 from vcut_trt.errors import BundleError
-from vcut_trt.spec import GraphName
-from vcut_trt.staging import Receipt, Staging, check_replaceable, stage_folder
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.work.files import FileRecord
+from vcut_trt.work.staging import Receipt, Staging, stage_folder
 
 FAILURES = [RuntimeError, KeyboardInterrupt, SystemExit]
 

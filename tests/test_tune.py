@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vcut_trt import quality
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.cli import app
 from vcut_trt.errors import ConfigError
 from vcut_trt.quality import Metric

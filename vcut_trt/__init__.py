@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vcut_trt.bundle import Bundle
+    from vcut_trt.bundle.bundle import Bundle
     from vcut_trt.errors import VcutError
     from vcut_trt.pretrained import load_pretrained
     from vcut_trt.runtime.pipeline import VCutPipeline
-    from vcut_trt.schedule import CutSchedule
-    from vcut_trt.spec import VideoSpec
+    from vcut_trt.spec.schedule import CutSchedule
+    from vcut_trt.spec.video import VideoSpec
 
 _HOMES = {
-    "Bundle": "vcut_trt.bundle",
-    "CutSchedule": "vcut_trt.schedule",
+    "Bundle": "vcut_trt.bundle.bundle",
+    "CutSchedule": "vcut_trt.spec.schedule",
     "VCutPipeline": "vcut_trt.runtime.pipeline",
     "VcutError": "vcut_trt.errors",
-    "VideoSpec": "vcut_trt.spec",
+    "VideoSpec": "vcut_trt.spec.video",
     "load_pretrained": "vcut_trt.pretrained",
 }
 

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from vcut_trt import cli_serving
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle, check_replaceable
+from vcut_trt.bundle.memory import GIB
 from vcut_trt.console import ConsoleProgress, fail, reporting
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
 from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse_targets
-from vcut_trt.memory import GIB, Residency
 from vcut_trt.options import (
     BackendOption,
     BundleArgument,
@@ -35,9 +35,10 @@ from vcut_trt.options import (
 )
 from vcut_trt.quality import Metric
 from vcut_trt.runtime.image import Fit
-from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import CfgMode, CrossAttention, Precision
-from vcut_trt.staging import check_replaceable
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.views import show_answer, show_bench, show_bundle, show_checks, show_manifest, show_tuned
 
 app = typer.Typer(

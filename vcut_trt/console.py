@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from vcut_trt.errors import VcutError
-from vcut_trt.progress import Advance
+from vcut_trt.work.progress import Advance
 
 RAISE_AGAIN_SECONDS = 0.05
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from vcut_trt.engines.backends import Backend
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.image import Fit
+from vcut_trt.spec.residency import Residency
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]

@@ -15,11 +15,15 @@ from torch import nn
 from vcut_trt.engines.torch_engine import Execution, ModuleOpener
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint, open_checkpoint, video_spec
-from vcut_trt.export.exporter import DEFAULT_CUT_STEP, graph_modules
-from vcut_trt.memory import Residency, layouts
+from vcut_trt.export.exporter import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision, VideoSpec, chosen, graph_specs
+from vcut_trt.spec.choices import CfgMode, CrossAttention, chosen
+from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.residency import Residency, layouts
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
+from vcut_trt.spec.video import VideoSpec
 
 
 def load_pretrained(

@@ -22,8 +22,8 @@ from torch import Tensor
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import EngineOpener
-from vcut_trt.memory import Layout
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import Layout
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")

@@ -18,9 +18,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.quality import Metric, check_installed, frame_quality
-from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.work.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcut_trt.bundle import Bundle, Manifest, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
+from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.engines.backends import BackendChoice, open_backend
 from vcut_trt.engines.opener import EngineOpener, EngineOptions
 from vcut_trt.engines.torch_engine import ModuleOpener
@@ -29,35 +30,19 @@ from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import graph_modules
-from vcut_trt.memory import Residency, layouts
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import (
-    LATENT_CHANNELS,
-    CrossAttention,
-    GraphName,
-    GraphSpec,
-    Precision,
-    TensorSpec,
-    VideoSpec,
-    graph_specs,
-)
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.graphs import GraphName, GraphSpec, TensorSpec, graph_specs
+from vcut_trt.spec.precision import FRAME_TOLERANCE, GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.residency import Residency, layouts
+from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 from vcut_trt.stock import stock_pipeline
+from vcut_trt.work.progress import SILENT, Progress
 
 FOLD_TOLERANCE = 1e-5
 """Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""
 
-GRAPH_TOLERANCE = {
-    Precision.FP32: 1e-4,  # the order of summation differs: some 1e-6 over the depth, with room for other kernels
-    Precision.FP16: 2e-2,  # 11 bits of mantissa, 5e-4 a rounding, accumulated over some hundred layers
-    Precision.BF16: 1.5e-1,  # 8 bits, 4e-3 a rounding: eight times fp16's
-}
-FRAME_TOLERANCE = {
-    Precision.FP32: 1 / 255,  # one level of 8-bit colour
-    Precision.FP16: 16 / 255,  # single pixels, after every step has fed its rounding into the next
-    Precision.BF16: 64 / 255,
-}
 STEPS, CUT_STEP = 4, 3
 SEED = 0
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from vcut_trt.bundle import Bundle
-from vcut_trt.memory import GIB, memory_needs
-from vcut_trt.schedule import REFERENCE_STEPS
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.memory import GIB, memory_needs
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
     from vcut_trt.bench import BenchConfig, CutTiming

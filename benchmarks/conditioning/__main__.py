@@ -17,8 +17,9 @@ import typer
 
 from benchmarks.conditioning.variants import Variant
 from vcut_trt.console import ConsoleProgress, reporting
-from vcut_trt.schedule import REFERENCE_STEPS
-from vcut_trt.spec import CrossAttention, Precision
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 
 def main(

@@ -21,11 +21,12 @@ from vcut_trt.errors import ConfigError
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.exporter import graph_modules
 from vcut_trt.pretrained import pipeline_of_modules
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.quality import check_installed
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.schedule import REFERENCE_STEPS
-from vcut_trt.spec import CfgMode, GraphName
+from vcut_trt.spec.choices import CfgMode
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.work.progress import SILENT, Progress
 
 Panels = Mapping[Variant, Clip]
 """The videos of one image, in the order of the figure."""

@@ -19,7 +19,9 @@ from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.clip import LARGEST_SEED
-from vcut_trt.spec import CrossAttention, Precision, VideoSpec
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 RANDOM_WEIGHTS = "random weights: these figures say nothing about the paper's claim, which is about trained models"
 

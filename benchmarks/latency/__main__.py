@@ -17,8 +17,8 @@ from typing import Annotated
 import typer
 
 from vcut_trt.console import ConsoleProgress, reporting
-from vcut_trt.schedule import REFERENCE_STEPS
-from vcut_trt.spec import Precision
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 
 def main(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from benchmarks.latency.contenders import BACKENDS, EXECUTIONS, Contender, Kind, System
 from benchmarks.latency.work import Work
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.engines.tensorrt.targets import default_targets, parse_targets
 from vcut_trt.errors import BuildError, ConfigError, EngineError
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.progress import Progress
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.work.progress import Progress
 
 PACKAGES = {Kind.DEEPCACHE: ("DeepCache", "DeepCache==0.1.1"), Kind.TGATE: ("tgate", "tgate==1.0.0")}
 Bundles = Mapping[CrossAttention, Bundle]

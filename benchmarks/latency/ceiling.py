@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from benchmarks.macs import CFG_BATCH, Variant, unet_cost
 from vcut_trt.export.family import Architecture
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.schedule import CutSchedule
 
 FLOPS_PER_MAC = 2
 VARIANTS = {

@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.errors import ConfigError
-from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
 
 class Kind(str, Enum):

@@ -19,8 +19,8 @@ from benchmarks.latency.quality import Quality, compare
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.work import Work
 from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker, Worker
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.timing import VideoTimes, interleaved
+from vcut_trt.work.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

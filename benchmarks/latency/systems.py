@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.latency.work import Work
-from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.timing import Stopwatch
 from vcut_trt.verify import sample_images
 

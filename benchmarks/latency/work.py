@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from benchmarks.latency.medium import MEDIUM
-from vcut_trt.bundle import Manifest
+from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.engines.workspace import parse_device, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.checkpoints import MODEL_PARTS, Checkpoint, open_checkpoint, video_spec
 from vcut_trt.export.family import FAMILY, Architecture
 from vcut_trt.export.random_weights import RandomCheckpoint
 from vcut_trt.export.tiny import TINY
-from vcut_trt.spec import Precision, VideoSpec
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY, "medium": MEDIUM}
 OWN = {"medium": MEDIUM}  # known to this benchmark only

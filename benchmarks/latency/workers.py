@@ -19,7 +19,7 @@ from benchmarks.latency.opening import open_system
 from benchmarks.latency.systems import Clip, OpenSystem
 from benchmarks.latency.work import Work
 from vcut_trt.errors import VcutError
-from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.timing import VideoTimes
 
 Answer = TypeVar("Answer")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.image import Fit, fit_image, load_image
-from vcut_trt.spec import VideoSpec
+from vcut_trt.spec.video import VideoSpec
 from vcut_trt.verify import sample_images
 
 DRAWN_IMAGES = 2

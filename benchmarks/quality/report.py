@@ -21,8 +21,10 @@ import torch
 
 from benchmarks.quality.elbow import elbow
 from vcut_trt.errors import ConfigError
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import CrossAttention, Precision, VideoSpec
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.video import VideoSpec
 
 LIBRARIES = ("torch", "diffusers", "transformers", "torchmetrics")
 RANDOM_WEIGHTS = "random weights: these figures say nothing about the quality of a trained model"

@@ -27,7 +27,7 @@ from benchmarks.macs import CFG_BATCH, Variant, other_calls, unet_call
 from benchmarks.published import STEPS
 from benchmarks.roofline.cards import Card
 from vcut_trt.export.family import Architecture
-from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec.schedule import CutSchedule
 
 BYTES_PER_NUMBER = 2  # fp16; the stock VAE encoder's fp32 is 0.1 % of a video and not treated apart
 FREE = frozenset({"aten._unsafe_view", "aten.empty", "aten.empty_like"})  # move nothing, though not marked as views

@@ -42,7 +42,7 @@ def main(
     """Soak a server."""
     with reporting(debug=debug):
         from benchmarks.soak.soak import SoakConfig, export_small, run_soak
-        from vcut_trt.bundle import Bundle
+        from vcut_trt.bundle.bundle import Bundle
 
         progress = ConsoleProgress()
         with TemporaryDirectory(prefix="vcut-soak-") as folder:

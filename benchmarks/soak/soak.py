@@ -16,13 +16,14 @@ from benchmarks.soak.audit import audit
 from benchmarks.soak.clients import Client, JobPlan, Ledger, make_plans, send_hostile
 from benchmarks.soak.hostile import picture
 from benchmarks.soak.server import Killer, SoakServer
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ServingError
 from vcut_trt.export.checkpoints import open_checkpoint
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.progress import Progress
 from vcut_trt.serving.keys import add_key
-from vcut_trt.spec import Precision, VideoSpec
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.progress import Progress
 
 OWNERS = 5
 SEEDS = 12  # few, so that many jobs must give the same bytes

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.vbench.suite import VBenchError
-from vcut_trt.bundle import write_atomically
-from vcut_trt.progress import SILENT, Progress
+from vcut_trt.work.files import write_atomically
+from vcut_trt.work.progress import SILENT, Progress
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 LOG, MODELS = "install.log", "models"

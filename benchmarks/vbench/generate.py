@@ -11,11 +11,11 @@ import torch
 from benchmarks.vbench.jobs import Job, Maker, Shard, jobs_of, make_videos, pending, working_in
 from benchmarks.vbench.record import VIDEOS, RunRecord, RunSettings, begin_or_resume, library_versions
 from benchmarks.vbench.suite import Prompts, Suite, check_images, image_path
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.image import Fit, fit_image, load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.work.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.vbench.suite import SuiteEntry, video_name
 from vcut_trt.errors import ConfigError
-from vcut_trt.progress import SILENT, Progress
 from vcut_trt.runtime.video import write_mp4
+from vcut_trt.work.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from PIL import Image

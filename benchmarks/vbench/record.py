@@ -20,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.vbench.jobs import SEED_RULE
 from benchmarks.vbench.suite import DIMENSIONS, Ratio, Suite, VBenchError, first_error
-from vcut_trt.bundle import Manifest, ModelRecord, write_atomically
+from vcut_trt.bundle.manifest import Manifest, ModelRecord
 from vcut_trt.errors import ConfigError
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.files import write_atomically
 
 RECORD, VIDEOS, RESULTS = "run.json", "videos", "results"
 RUN_FORMAT: Literal[1] = 1

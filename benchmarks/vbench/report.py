@@ -16,7 +16,7 @@ from benchmarks.vbench.record import RECORD, RESULTS, RunRecord, RunSettings, re
 from benchmarks.vbench.results import ENDING, Score, merge_results
 from benchmarks.vbench.suite import DIMENSIONS, VBenchError
 from vcut_trt.export.family import HUB_IDS
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 
 NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}
 

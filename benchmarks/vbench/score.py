@@ -14,7 +14,7 @@ from benchmarks.vbench.record import RESULTS, VIDEOS, RunRecord, read_record
 from benchmarks.vbench.results import ENDING, read_results
 from benchmarks.vbench.suite import CROPS, DIMENSIONS, Prompts, Suite, VBenchError, check_images, read_suite
 from vcut_trt.errors import ConfigError
-from vcut_trt.progress import SILENT, Progress
+from vcut_trt.work.progress import SILENT, Progress
 
 WORKER = Path(__file__).with_name("worker.py")
 

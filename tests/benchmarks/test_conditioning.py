@@ -38,7 +38,9 @@ from vcut_trt.export import checkpoints
 from vcut_trt.export.exporter import graph_modules
 from vcut_trt.pretrained import pipeline_of, pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, Precision
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import Precision
 
 STEPS, BOUNDARY, SEED = 4, 3, 5
 CPU = torch.device("cpu")

@@ -33,13 +33,14 @@ from benchmarks.macs import Variant, unet_cost
 from benchmarks.matmul_rate import MatmulRate, SizeRate
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.family import FAMILY
-from vcut_trt.progress import SILENT
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import CrossAttention, Precision
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.timing import VideoTimes
+from vcut_trt.work.progress import SILENT
 
 STEPS = 3
 TIMES = VideoTimes(

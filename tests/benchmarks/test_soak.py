@@ -13,9 +13,9 @@ from benchmarks.soak.clients import JobPlan, Ledger, make_plans
 from benchmarks.soak.hostile import KINDS, make_hostile
 from benchmarks.soak.soak import SoakConfig, run_soak
 from tests.serving.jobs import ROOM, request
-from vcut_trt.bundle import Bundle
-from vcut_trt.progress import SILENT
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.store import JobStore
+from vcut_trt.work.progress import SILENT
 
 INSERT = "INSERT INTO jobs (id, owner, settings, status, created_at, fingerprint) VALUES ('x','ann','','failed',0,'')"
 PLAN = JobPlan(number=0, seed=0, is_sent_twice=False, cancels_after=None, is_deleted=False, reads_ranges=False)

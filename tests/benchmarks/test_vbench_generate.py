@@ -28,7 +28,7 @@ from benchmarks.vbench.suite import Prompts, SuiteEntry, VBenchError, read_suite
 from tests.benchmarks.vbench_runs import begin_run
 from tests.benchmarks.vbench_suites import BACKGROUND, MOVEMENT, SUBJECT, entries, write_crops, write_suite
 from vcut_trt import VCutPipeline
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.image import Fit, fit_image, load_image
 from vcut_trt.runtime.video import write_mp4

@@ -17,7 +17,7 @@ from benchmarks.vbench.suite import DIMENSIONS, VBenchError
 from benchmarks.vbench.view import MISSING, as_markdown
 from tests.benchmarks.vbench_runs import begin_run, results, write_results
 from tests.benchmarks.vbench_suites import write_suite
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 
 MEANS = dict(zip(DIMENSIONS, (0.95, 0.96, 0.98, 0.6, 0.61, 0.6611, 0.97, 0.975), strict=True))
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from benchmarks.vbench.record import BundleRecord, RunRecord, RunSettings, begin_or_resume
 from benchmarks.vbench.suite import Ratio, read_suite
-from vcut_trt.bundle import ModelRecord
-from vcut_trt.spec import CfgMode, CrossAttention, Precision, VideoSpec
+from vcut_trt.bundle.manifest import ModelRecord
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 
 def begin_run(

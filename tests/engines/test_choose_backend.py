@@ -23,7 +23,7 @@ from tests.engines.test_plan_choice import (
     plan_records,
     with_plans,
 )
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines import backends
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.opener import EngineOptions
@@ -33,8 +33,8 @@ from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError, BundleError, DeviceMemoryError, EngineError
-from vcut_trt.memory import LAYOUTS, Layout, Residency
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import LAYOUTS, Layout, Residency
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS

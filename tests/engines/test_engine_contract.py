@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -19,7 +19,8 @@ from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, EngineError
 from vcut_trt.export.exporter import graph_modules
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphName, GraphSpec
 
 CPU = torch.device("cpu")
 GRAPH = GraphName.UNET_SINGLE

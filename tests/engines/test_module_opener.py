@@ -15,9 +15,9 @@ from vcut_trt.engines import torch_engine
 from vcut_trt.engines.torch_engine import Execution, ModuleOpener, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError
-from vcut_trt.memory import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
 from vcut_trt.runtime.engine_set import EngineSet
-from vcut_trt.spec import GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.graphs import GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from vcut_trt.bundle import Bundle, FileRecord, GraphRecord, PlanRecord
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import GraphRecord, PlanRecord
+from vcut_trt.bundle.memory import GIB, WORKING_BYTES
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.tensorrt.plan_choice import check_plans, choose_layout, find_plans, flavours_of, why_not
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.memory import GIB, LAYOUTS, WORKING_BYTES, Layout, Residency
-from vcut_trt.spec import GraphName, TensorSpec
+from vcut_trt.spec.graphs import GraphName, TensorSpec
+from vcut_trt.spec.residency import LAYOUTS, Layout, Residency
+from vcut_trt.work.files import FileRecord
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
 VERSION, OLDER = "1.7.1.116", "1.6.0.1"

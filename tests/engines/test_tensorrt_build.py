@@ -17,15 +17,18 @@ import onnx
 import onnx.helper as oh
 import pytest
 
-from vcut_trt.bundle import Bundle, FileRecord, GraphRecord
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import GraphRecord
 from vcut_trt.engines.tensorrt import build as tensorrt_build
 from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, installed
 from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.errors import BuildError, BundleError
-from vcut_trt.progress import Advance
-from vcut_trt.spec import GraphName, Precision
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import Precision
+from vcut_trt.work.files import FileRecord
+from vcut_trt.work.progress import Advance
 
 pytestmark = pytest.mark.skipif(not installed(Flavour.RTX), reason="needs TensorRT for RTX: the extra rtx")
 

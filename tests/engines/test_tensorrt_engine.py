@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.engines import standin
 from tests.engines.standin import SCRATCH, RuleBrokenError, StandIn, with_plans
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
 from vcut_trt.engines.tensorrt.module import Flavour, load
 from vcut_trt.engines.tensorrt.opener import PlanOpener
@@ -23,10 +23,10 @@ from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRu
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.memory import LAYOUTS, Residency
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec import GraphName, GraphSpec
+from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.residency import LAYOUTS, Residency
 from vcut_trt.verify import sample_images
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.models import NANO, checkpoint, with_unet
 from vcut_trt.errors import FoldError
 from vcut_trt.export.cross_attention import fold_cross_attention
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 
 SPATIAL, TEMPORAL = "transformer_blocks.0", "temporal_transformer_blocks.0"
 BLOCK = "mid_block.attentions.0"

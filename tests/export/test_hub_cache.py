@@ -15,7 +15,7 @@ from tests.models import NANO, checkpoint
 from vcut_trt.errors import CheckpointError
 from vcut_trt.export.checkpoints import open_checkpoint
 from vcut_trt.export.family import FEATURE_EXTRACTOR, HUB_IDS, SCHEDULER
-from vcut_trt.spec import Precision
+from vcut_trt.spec.precision import Precision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB_ID = HUB_IDS["svd"]

@@ -7,7 +7,7 @@ from tests.models import NANO, checkpoint, with_unet
 from vcut_trt.export.cross_attention import FoldedCrossAttention, fold_cross_attention
 from vcut_trt.export.family import Architecture
 from vcut_trt.export.tiny import TINY
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.verify import FOLD_TOLERANCE
 
 DEEP = with_unet(NANO, layers_per_block=2, transformer_layers_per_block=2, num_frames=3)

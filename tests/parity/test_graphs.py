@@ -7,15 +7,17 @@ import torch
 
 from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
-from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.backends import Backend, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.exporter import ExportConfig, export_bundle, graph_modules
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision
-from vcut_trt.verify import FOLD_TOLERANCE, GRAPH_TOLERANCE, compare, example_inputs
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.verify import FOLD_TOLERANCE, compare, example_inputs
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.runtime.test_denoiser import Operations
 from tests.runtime.test_guard import pipeline_of
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, EngineError
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.verify import sample_images

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from tests.runtime.test_denoiser import FormulaEngine
-from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import NotFiniteError
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import GraphName, Precision
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.verify import sample_images
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from types import SimpleNamespace, TracebackType
 import pytest
 import torch
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.runtime import ranges
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.verify import sample_images

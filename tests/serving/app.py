@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tests.serving.jobs import FakeWorker
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.service import Limits, Service, ServiceConfig
 

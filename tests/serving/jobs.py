@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.serving.jobs import JobRequest
 from vcut_trt.serving.messages import Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.store import JobStore
 from vcut_trt.serving.worker import WorkerLostError, WorkerStoppedError
+from vcut_trt.spec.residency import Residency
 
 SETTINGS = ClipSettings(num_inference_steps=4, cut_step=3)
 ROOM = {"most_queued": 100, "most_per_owner": 100}

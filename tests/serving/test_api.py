@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
 from tests.serving.jobs import files
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving import store as store_module
 from vcut_trt.serving.app import Doors
 from vcut_trt.serving.jobs import JobStatus

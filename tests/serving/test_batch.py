@@ -18,7 +18,7 @@ from tests.serving.app import picture
 from vcut_trt.batch import run as batch
 from vcut_trt.batch.run import BatchReport, run_batch
 from vcut_trt.batch.tasks import BatchConfig, find_tasks
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ServingError

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.serving.app import PictureFakeWorker, picture
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.keys import add_key
 from vcut_trt.serving.service import Limits, Service, ServiceConfig

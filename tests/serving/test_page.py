@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.serving.app import picture
 from tests.serving.jobs import FakeWorker
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.jobs import ErrorCode

@@ -13,7 +13,6 @@ import pytest
 
 from tests.serving.jobs import ROOM, SETTINGS, FakeWorker, add, files, request, video_of
 from vcut_trt.errors import ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.serving import runner as runner_module
 from vcut_trt.serving.feed import Feed
 from vcut_trt.serving.jobs import ErrorCode, Job, JobStatus
@@ -22,6 +21,7 @@ from vcut_trt.serving.metrics import Metrics
 from vcut_trt.serving.runner import Runner, State
 from vcut_trt.serving.store import MOST_ATTEMPTS, JobStore
 from vcut_trt.serving.worker import JobFailedError, WorkerLostError
+from vcut_trt.spec.residency import Residency
 
 PATIENCE_SECONDS = 20.0
 

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from tests.serving.app import picture
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.server import LOOPBACK_HOSTS, ServerConfig
 from vcut_trt.serving.service import ServiceConfig
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from tests.serving.triton_home import home_folder
 from tests.serving.triton_server import TritonServer, running_server, why_not
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, ServingError
@@ -33,7 +33,7 @@ from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import Fit, load_image
 from vcut_trt.serving.triton import BundleFiles, TritonConfig, clip_settings, write_repository
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 MODEL_CONFIG: dict[str, dict[str, Any]] = {

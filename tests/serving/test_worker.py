@@ -13,11 +13,10 @@ import psutil
 import pytest
 
 from tests.serving.jobs import SETTINGS
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs import ErrorCode
@@ -29,6 +28,7 @@ from vcut_trt.serving.worker import (
     WorkerStoppedError,
     worker_command,
 )
+from vcut_trt.spec.residency import Residency
 
 READY = '{"kind": "ready", "backend": "b", "device": "cpu", "residency": "resident"}'
 STEP = '{"kind": "step", "job": "j", "step": 1, "stage": "s", "seconds": 0.1}'

@@ -30,13 +30,13 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from vcut_trt.batch.tasks import SETTINGS, BatchConfig, Failure, ImageTask, Make, make_videos
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError, VcutError
-from vcut_trt.memory import Residency
-from vcut_trt.progress import Advance, Progress
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec.residency import Residency
+from vcut_trt.work.progress import Advance, Progress
 
 MOST_BLOCKS = 4096  # up to as many images, each is a block of its own and goes to the actor that is free first
 MOST_ATTEMPTS = 3  # Ray starts a dead actor and its task again for ever: an image that crashes it would end no run

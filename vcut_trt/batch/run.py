@@ -22,12 +22,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcut_trt.batch.tasks import BatchConfig, Failure, ImageTask, Make, find_tasks, make_videos, writing
-from vcut_trt.bundle import MANIFEST, sha256_of, write_atomically
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.progress import SILENT, Advance, Progress
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.work.files import sha256_of, write_atomically
+from vcut_trt.work.progress import SILENT, Advance, Progress
 
 if sys.platform != "win32":
     import fcntl

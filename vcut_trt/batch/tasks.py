@@ -9,15 +9,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ImageError, NotFiniteError, ServingError
-from vcut_trt.progress import Advance
 from vcut_trt.runtime.clip import ClipSettings, OnStep, animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
+from vcut_trt.work.progress import Advance
 
 SETTINGS = TypeAdapter(ClipSettings)
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from vcut_trt.engines.opener import EngineOpener, EngineOptions
 from vcut_trt.engines.tensorrt.module import installed_version
 from vcut_trt.errors import EngineError
-from vcut_trt.memory import layouts
+from vcut_trt.spec.residency import layouts
 
 if TYPE_CHECKING:
     import torch
 
-    from vcut_trt.bundle import Bundle, PlanSet
+    from vcut_trt.bundle.bundle import Bundle
+    from vcut_trt.bundle.manifest import PlanSet
 
 
 class Backend(str, Enum):

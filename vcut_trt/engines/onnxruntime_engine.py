@@ -18,15 +18,15 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 
-from vcut_trt.bundle import Bundle, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.base import BaseEngine, Engine
 from vcut_trt.engines.cuda_graph import CAPTURES
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.memory import Layout
-from vcut_trt.spec import GraphName, GraphSpec
+from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.residency import Layout
 
 logger = logging.getLogger(__name__)
 

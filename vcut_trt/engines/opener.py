@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from vcut_trt.memory import Layout, Residency
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import Layout, Residency
 
 if TYPE_CHECKING:
     from vcut_trt.engines.base import Engine

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
-from vcut_trt.bundle import sha256_of
 from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.export.family import FAMILY, HUB_IDS
 from vcut_trt.export.random_weights import RandomCheckpoint
 from vcut_trt.export.tiny import TINY
-from vcut_trt.spec import CLIP_SIZE, LATENT_CHANNELS, VAE_SCALE, Precision, VideoSpec, default_decode_chunk
+from vcut_trt.spec.graphs import CLIP_SIZE
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import LATENT_CHANNELS, VAE_SCALE, VideoSpec, default_decode_chunk
+from vcut_trt.work.files import sha256_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel

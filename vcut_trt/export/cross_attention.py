@@ -26,7 +26,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor, nn
 
 from vcut_trt.errors import FoldError
-from vcut_trt.spec import CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 
 if TYPE_CHECKING:
     from diffusers import UNetSpatioTemporalConditionModel

@@ -19,19 +19,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vcut_trt.bundle import MANIFEST, Bundle, FileRecord, GraphRecord, Manifest, ModelRecord
+from vcut_trt.bundle.bundle import Bundle, check_replaceable
+from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecord
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.graphs import ImageEncoder, UNetCfgBatched, UNetCfgSequential, UNetSingle, VaeDecoder, VaeEncoder
 from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
-from vcut_trt.host_memory import give_back
-from vcut_trt.progress import SILENT, Progress
-from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import CfgMode, CrossAttention, GraphName, GraphSpec, Precision, VideoSpec, graph_specs
-from vcut_trt.staging import Receipt, Staging, check_replaceable, stage_folder
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import GraphName, GraphSpec, graph_specs
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.files import FileRecord
+from vcut_trt.work.host_memory import give_back
+from vcut_trt.work.progress import SILENT, Progress
+from vcut_trt.work.staging import Receipt, Staging, stage_folder
 
-DEFAULT_CUT_STEP = 17  # of 25: the paper's choice between speed and quality, Table IV
 LIBRARIES = ("vcut-trt", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
 
 

@@ -1,4 +1,4 @@
-"""The five graphs of a bundle as PyTorch modules. Their inputs and outputs are those of `vcut_trt.spec.graph_specs`.
+"""The five graphs of a bundle as PyTorch modules. Their inputs and outputs are those of `vcut_trt.spec.graphs.graph_specs`.
 
 One denoising step, in diffusers' EulerDiscreteScheduler's terms, for a model that predicts v from a continuous
 timestep:

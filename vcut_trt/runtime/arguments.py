@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec import LATENT_CHANNELS, VideoSpec
+from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler

@@ -16,7 +16,7 @@ from vcut_trt.runtime.conditioning import MicroConditions
 from vcut_trt.runtime.image import Fit, fit_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import check_fps
-from vcut_trt.schedule import CutSchedule
+from vcut_trt.spec.schedule import CutSchedule
 
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000  # of the scheduler's training; more would repeat timesteps

@@ -19,7 +19,8 @@ from torch import Tensor
 from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.image import to_rgb
-from vcut_trt.spec import CLIP_SIZE, GraphName, VideoSpec
+from vcut_trt.spec.graphs import CLIP_SIZE, GraphName
+from vcut_trt.spec.video import VideoSpec
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,14 +13,8 @@ import torch
 from torch import Tensor
 
 from vcut_trt.errors import NotFiniteError
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import Precision
-
-REMEDY = {
-    Precision.FP16: "fp16 overflowed: export again with --precision bf16, or fp32.",
-    Precision.BF16: "Export again with --precision fp32; if it stays, the weights or the image have such numbers.",
-    Precision.FP32: "The weights, the image or the latents that were passed have such numbers.",
-}
+from vcut_trt.spec.precision import REMEDY, Precision
+from vcut_trt.spec.schedule import CutSchedule
 
 
 class FiniteGuard:

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.tensorrt.opener import OpenEngines
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import BundleError, ConfigError
-from vcut_trt.memory import DECODER, ENCODERS, UNETS, Residency
 from vcut_trt.runtime.arguments import (
     check_choices,
     check_latents,
@@ -45,8 +44,12 @@ from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.ranges import annotate
-from vcut_trt.schedule import CutSchedule
-from vcut_trt.spec import GraphName, Precision, VideoSpec, chosen
+from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.residency import DECODER, ENCODERS, UNETS, Residency
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.video import VideoSpec
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from vcut_trt.bundle import write_atomically
 from vcut_trt.errors import ConfigError, ServingError
+from vcut_trt.work.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -22,15 +22,15 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.keys import KeyFile
 from vcut_trt.serving.ray_worker import ClipReplica, RayWorker
 from vcut_trt.serving.server import LOOPBACK_HOSTS
 from vcut_trt.serving.service import Limits, Service, ServiceConfig
+from vcut_trt.spec.residency import Residency
 
 HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
 LISTENERS = 1000  # requests that the API answers at a time; whoever watches a job is one as long as it lasts

@@ -27,17 +27,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException, RequestCancelledError
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.serving.jobs import ErrorCode
 from vcut_trt.serving.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker import JobFailedError, WorkerLostError, WorkerStoppedError
 from vcut_trt.serving.worker_main import ClipMaker
+from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.serving.feed import Feed
 from vcut_trt.serving.jobs import Job, JobStatus
 from vcut_trt.serving.keys import KeyRing
@@ -19,6 +18,7 @@ from vcut_trt.serving.metrics import Metrics
 from vcut_trt.serving.runner import Runner, State
 from vcut_trt.serving.store import JobStore
 from vcut_trt.serving.worker import VideoWorker
+from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
 

@@ -18,15 +18,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vcut_trt.bundle import MANIFEST, Bundle
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings, draw_seed
 from vcut_trt.runtime.image import Fit
-from vcut_trt.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec import chosen
-from vcut_trt.staging import stage_folder
+from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.work.staging import stage_folder
 
 IMAGE, PROGRESS, VIDEO = "IMAGE", "PROGRESS", "VIDEO"
 VERSION = "1"  # of the model, as Triton counts: the only one

@@ -27,7 +27,7 @@ import torch
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # Triton brings it; it has no types
 from PIL import Image, UnidentifiedImageError
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, ImageError, ServingError, VcutError
 from vcut_trt.runtime.clip import ClipSettings, animate
 from vcut_trt.runtime.image import LARGEST_PIXELS, upright_rgb

@@ -15,7 +15,6 @@ from typing import IO, NoReturn, Protocol
 from pydantic import BaseModel, ValidationError
 
 from vcut_trt.errors import ServingError
-from vcut_trt.memory import Residency
 from vcut_trt.serving.jobs import ErrorCode
 from vcut_trt.serving.messages import (
     FROM_WORKER,
@@ -29,6 +28,7 @@ from vcut_trt.serving.messages import (
     Stopped,
     Unusable,
 )
+from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,10 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, NotFiniteError, VcutError
-from vcut_trt.memory import Residency
 from vcut_trt.runtime.clip import ClipSettings, animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.video import write_mp4
@@ -42,6 +41,7 @@ from vcut_trt.serving.messages import (
     Stopped,
     Unusable,
 )
+from vcut_trt.spec.residency import Residency
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline

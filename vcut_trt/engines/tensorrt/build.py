@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vcut_trt.bundle import Bundle, FileRecord, PlanRecord
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import PlanRecord
 from vcut_trt.engines.tensorrt.attention_fusion import AttentionScores, find_attentions, why_out_of_memory, why_unfused
 from vcut_trt.engines.tensorrt.builder import (
     TIMING_CACHE,
@@ -27,10 +28,12 @@ from vcut_trt.engines.tensorrt.builder import (
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.engines.tensorrt.targets import Target, TargetKind, sm_name
 from vcut_trt.errors import BuildError
-from vcut_trt.host_memory import give_back
-from vcut_trt.progress import SILENT, Progress
-from vcut_trt.spec import GraphName, Precision
-from vcut_trt.staging import stage_folder
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.precision import Precision
+from vcut_trt.work.files import FileRecord
+from vcut_trt.work.host_memory import give_back
+from vcut_trt.work.progress import SILENT, Progress
+from vcut_trt.work.staging import stage_folder
 
 
 @dataclass(frozen=True, kw_only=True)

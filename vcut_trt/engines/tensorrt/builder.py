@@ -14,8 +14,8 @@ from typing import Any
 
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.errors import BuildError
-from vcut_trt.progress import Advance
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.work.progress import Advance
 
 MEMORY_LINES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from vcut_trt.bundle import Bundle, PlanSet, graph_spec
+from vcut_trt.bundle.bundle import Bundle, graph_spec
+from vcut_trt.bundle.manifest import PlanSet
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import BaseOpener, EngineOptions
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
@@ -16,8 +17,8 @@ from vcut_trt.engines.tensorrt.plan_choice import check_plans
 from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRuntime
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.memory import LAYOUTS, Layout
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import LAYOUTS, Layout
 
 
 class PlanOpener(BaseOpener):

@@ -6,12 +6,14 @@ GPU's compute capability, its free memory. Each failure names the command that m
 
 from __future__ import annotations
 
-from vcut_trt.bundle import Bundle, PlanSet
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import PlanSet
+from vcut_trt.bundle.memory import GIB, WORKING_BYTES, memory_need
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.memory import GIB, WORKING_BYTES, Layout, Residency, layouts, memory_need
-from vcut_trt.spec import GraphName
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import Layout, Residency, layouts
 
 
 def flavours_of(bundle: Bundle, gpu: Gpu) -> list[Flavour | None]:

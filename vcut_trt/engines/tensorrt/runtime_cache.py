@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vcut_trt.bundle import write_atomically
 from vcut_trt.engines.tensorrt.gpu import Gpu
+from vcut_trt.work.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

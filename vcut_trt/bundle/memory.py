@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 
-from vcut_trt.bundle import Manifest, PlanSet
-from vcut_trt.spec import GraphName
+from vcut_trt.bundle.manifest import Manifest, PlanSet
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.residency import LAYOUTS, Layout
 
 GIB = 1 << 30
 CUDA_CONTEXT_BYTES = 512 << 20
@@ -20,39 +20,6 @@ CUDA_CONTEXT_BYTES = 512 << 20
 
 WORKING_BYTES = 1 << 30
 """Set aside for what no manifest tells: frames, CUDA graphs, what contexts keep for themselves. An assumption."""
-
-ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
-UNETS = (GraphName.UNET_CFG, GraphName.UNET_SINGLE)
-DECODER = (GraphName.VAE_DECODER,)
-
-
-class Residency(str, Enum):
-    """`--residency`: which engines are on the GPU at the same time."""
-
-    AUTO = "auto"  # the first of the others that fits
-    RESIDENT = "resident"  # all of them, from opening to closing
-    STAGED = "staged"  # each stage's are loaded when its turn comes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Groups of graphs, in the order of their use; one group's engines are loaded at a time."""
-
-    residency: Residency
-    groups: tuple[tuple[GraphName, ...], ...]
-
-
-LAYOUTS = (
-    Layout(residency=Residency.RESIDENT, groups=(ENCODERS + UNETS + DECODER,)),
-    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS + DECODER)),
-    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS, DECODER)),
-)
-"""From the fastest to the leanest: the UNets leave before the decoder only where memory demands it."""
-
-
-def layouts(residency: Residency) -> tuple[Layout, ...]:
-    """The layouts that `residency` allows, from the fastest to the leanest."""
-    return tuple(layout for layout in LAYOUTS if residency in (Residency.AUTO, layout.residency))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +68,3 @@ def _group_need(manifest: Manifest, plans: PlanSet, group: Collection[GraphName]
             tensor.nbytes for graph in manifest.graphs.values() for tensor in (*graph.inputs, *graph.outputs)
         ),
     )
-
-
-def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
-    """The next layout after `layout` that `residency` allows; None if there is none."""
-    rest = LAYOUTS[LAYOUTS.index(layout) + 1 :]
-    allowed = layouts(residency)
-    return next((leaner for leaner in rest if leaner in allowed), None)

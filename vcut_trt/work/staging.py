@@ -10,21 +10,17 @@ and files are unchanged need not be done again.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vcut_trt.bundle import MANIFEST, FileRecord, GraphRecord, sha256_of
-from vcut_trt.errors import BundleError
-from vcut_trt.spec import GraphName
-
-if sys.platform != "win32":
-    import fcntl
+from vcut_trt.bundle.manifest import GraphRecord
+from vcut_trt.spec.graphs import GraphName
+from vcut_trt.work.files import FileRecord, sha256_of
+from vcut_trt.work.locks import locked_folder
 
 STAGES = ".stages"
 
@@ -115,7 +111,7 @@ def stage_folder(place: Path) -> Iterator[Staging]:
     made_parent = not place.parent.exists()
     place.parent.mkdir(parents=True, exist_ok=True)
     staging = Staging(place.parent / f".{place.name}.part")
-    with _locked(staging.folder, place):
+    with locked_folder(staging.folder, place):
         try:
             _restore(place)
             staging.prune()
@@ -129,52 +125,6 @@ def stage_folder(place: Path) -> Iterator[Staging]:
                 if made_parent and not any(place.parent.iterdir()):
                     place.parent.rmdir()
             raise
-
-
-@contextmanager
-def _locked(folder: Path, place: Path) -> Iterator[None]:
-    """Make `folder` if it is not there, and hold a lock on it; Windows cannot lock a folder and goes without."""
-    if sys.platform == "win32":
-        folder.mkdir(exist_ok=True)
-        yield
-        return
-    lock = _lock_folder(folder)
-    if lock is None:
-        raise BundleError(f"another process is making {place}; wait for it, or choose another place")
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock_folder(folder: Path) -> int | None:
-    """A descriptor that holds the lock, or None if another process has it."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # the process that held it was done just now
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists() and os.fstat(lock).st_ino == folder.stat().st_ino:
-                return lock
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        os.close(lock)  # a lock on a folder that has been removed or renamed since: try again
-
-
-def check_replaceable(place: Path) -> None:
-    """Refuse to put a bundle where something else lies.
-
-    Raises:
-        BundleError: `place` exists and is neither a bundle nor an empty folder. It is left alone.
-    """
-    if place.is_dir() and not any(place.iterdir()):
-        return
-    if (place.exists() or place.is_symlink()) and not (place / MANIFEST).is_file():
-        raise BundleError(f"{place} exists and is not a bundle; it is left alone. Choose another --output.")
 
 
 def _unchanged(folder: Path, record: FileRecord) -> bool:

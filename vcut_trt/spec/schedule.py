@@ -75,3 +75,6 @@ class CutSchedule:
         """The stage of step `step`, 1 … N."""
         assert 1 <= step <= self.num_inference_steps, step
         return Stage.SEMANTIC_BINDING if step < self.cut_step else Stage.QUALITY_IMPROVEMENT
+
+
+DEFAULT_CUT_STEP = 17  # of 25: the paper's choice between speed and quality, Table IV

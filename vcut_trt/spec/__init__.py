@@ -1,0 +1,1 @@
+"""What every stage agrees on: videos, precisions, graphs, the schedule, residency."""

@@ -1,0 +1,1 @@
+"""What long work needs: progress, whole files, locks, staged folders, host memory given back."""

@@ -1,0 +1,67 @@
+"""Whole files and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+HASH_CHUNK_BYTES = 1 << 22
+
+
+def _inside(path: str) -> str:
+    """Refuse paths that lead out of the bundle."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith(("/", "\\")) or ".." in parts or ":" in path:
+        raise ValueError(f"{path!r} is not a path inside the bundle")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside)]
+
+
+class FrozenModel(BaseModel):
+    """What is written as JSON: it does not change, and holds nothing that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(FrozenModel):
+    """One file of the bundle, as it was written."""
+
+    path: RelativePath  # relative to the bundle, with forward slashes
+    nbytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, root: Path, path: Path) -> FileRecord:
+        """Record the file at `path`, which lies in `root`."""
+        return cls(path=path.relative_to(root).as_posix(), nbytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
