@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.export.cross_attention import fold_cross_attention
-from vcut_trt.export.family import Architecture
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.video import VAE_SCALE, default_decode_chunk

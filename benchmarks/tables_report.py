@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.macs import Cost, UNetCost, Variant, other_costs, unet_cost
 from benchmarks.published import CUT_STEPS, PUBLISHED, SIZE, STEPS, UNCUT, Published
-from vcut_trt.export.family import FAMILY, Architecture
+from vcut_trt.checkpoints.svd import FAMILY, Architecture
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.progress import SILENT, Advance, Progress
 

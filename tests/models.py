@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vcut_trt.export.family import FEATURE_EXTRACTOR, SCHEDULER, Architecture
-from vcut_trt.export.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, SCHEDULER, Architecture
 
 NANO = Architecture(
     unet={

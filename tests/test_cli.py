@@ -23,10 +23,11 @@ from typer.testing import CliRunner
 from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST
+from vcut_trt.checkpoints import sources as checkpoints
 from vcut_trt.cli import app, export_app
 from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.errors import BundleError
-from vcut_trt.export import checkpoints, exporter, onnx_graph
+from vcut_trt.export import exporter, onnx_graph
 
 NEEDS_RTX = pytest.mark.skipif(
     not tensorrt_module.installed(tensorrt_module.Flavour.RTX), reason="needs TensorRT for RTX: the extra rtx"

@@ -13,6 +13,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from vcut_trt.checkpoints.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.svd import SVD, SVD_XT
 from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeEngine
 from vcut_trt.engines.tensorrt.attention_fusion import count_fused_kernels
 from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
@@ -22,10 +24,8 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.export.family import SVD, SVD_XT
-from vcut_trt.export.graphs import UNetSingle
 from vcut_trt.export.onnx_graph import save_graphs, trace
-from vcut_trt.export.random_weights import RandomCheckpoint
+from vcut_trt.export.steps import UNetSingle
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import GraphName, graph_specs
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision

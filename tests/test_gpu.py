@@ -16,7 +16,7 @@ from vcut_trt.engines.tensorrt.gpu import Gpu, describe_gpu
 from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import EngineError
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention

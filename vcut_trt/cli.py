@@ -129,8 +129,8 @@ def export(
         check_replaceable(place)
         progress = ConsoleProgress()
 
+        from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
         from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
-        from vcut_trt.export.checkpoints import open_checkpoint, video_spec
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
         checkpoint = open_checkpoint(model, revision=revision, precision=precision, random_weights=random_weights)
@@ -300,7 +300,7 @@ def verify(
         choice = choose_backend(opened, backend, device)
         opened.verify_all()
 
-        from vcut_trt.export.checkpoints import open_checkpoint
+        from vcut_trt.checkpoints.sources import open_checkpoint
         from vcut_trt.verify import verify_bundle
 
         checkpoint = open_checkpoint(

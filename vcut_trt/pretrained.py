@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import nn
 
+from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
 from vcut_trt.engines.torch_engine import Execution, ModuleOpener
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
-from vcut_trt.export.checkpoints import Checkpoint, open_checkpoint, video_spec
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention, chosen

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import CheckpointError
-from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.runtime.conditioning import quiet_transformers
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.bundle.manifest import Manifest
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.backends import BackendChoice, open_backend
 from vcut_trt.engines.opener import EngineOpener, EngineOptions
 from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace, torch_dtype
-from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention

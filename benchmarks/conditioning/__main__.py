@@ -63,8 +63,8 @@ def main(
     from benchmarks.conditioning.sheet import contact_sheet
     from benchmarks.quality import inputs
     from benchmarks.quality.plot import check_drawable
+    from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
     from vcut_trt.engines.workspace import parse_device
-    from vcut_trt.export.checkpoints import open_checkpoint, video_spec
 
     with reporting(debug=False):
         check_drawable()

@@ -15,11 +15,11 @@ from benchmarks.conditioning.report import ConditioningConfig, Report, Row
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.measure import BEST, Clip, compare, make_clip
 from benchmarks.quality.report import summarize
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
-from vcut_trt.export.checkpoints import Checkpoint
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.pretrained import pipeline_of_modules
 from vcut_trt.quality import check_installed
 from vcut_trt.runtime.pipeline import VCutPipeline

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.macs import CFG_BATCH, Variant, unet_cost
-from vcut_trt.export.family import Architecture
+from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.schedule import CutSchedule
 

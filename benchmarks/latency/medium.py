@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vcut_trt.export.tiny import TINY
+from vcut_trt.checkpoints.tiny import TINY
 
 MEDIUM = replace(
     TINY,

@@ -22,7 +22,7 @@ from vcut_trt.engines.backends import choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode

@@ -12,12 +12,13 @@ import torch
 
 from benchmarks.latency.medium import MEDIUM
 from vcut_trt.bundle.manifest import Manifest
+from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.sources import MODEL_PARTS, open_checkpoint, video_spec
+from vcut_trt.checkpoints.svd import FAMILY, Architecture
+from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.engines.workspace import parse_device, torch_dtype
 from vcut_trt.errors import ConfigError
-from vcut_trt.export.checkpoints import MODEL_PARTS, Checkpoint, open_checkpoint, video_spec
-from vcut_trt.export.family import FAMILY, Architecture
-from vcut_trt.export.random_weights import RandomCheckpoint
-from vcut_trt.export.tiny import TINY
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 

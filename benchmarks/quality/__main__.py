@@ -53,8 +53,8 @@ def main(
     from benchmarks.quality.measure import measure
     from benchmarks.quality.plot import check_drawable
     from benchmarks.quality.report import QualityConfig, as_json
+    from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
     from vcut_trt.engines.workspace import parse_device
-    from vcut_trt.export.checkpoints import open_checkpoint, video_spec
 
     with reporting(debug=False):
         check_drawable()

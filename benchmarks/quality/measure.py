@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.quality.lpips import FrameMetric, LpipsUnavailableError, open_lpips
 from benchmarks.quality.report import CutRow, Figures, QualityConfig, Report, summarize
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
-from vcut_trt.export.checkpoints import Checkpoint
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.quality import PSNR_CEILING_DB, check_installed, psnr, ssim
 from vcut_trt.spec.choices import CfgMode

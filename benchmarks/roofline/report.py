@@ -21,7 +21,7 @@ from benchmarks.published import SIZE, STEPS, UNCUT
 from benchmarks.roofline.cards import CARDS, Card
 from benchmarks.roofline.published import CALIBRATION, LATENCIES, PublishedLatency
 from benchmarks.roofline.work import UNetWork, Work, other_work, unet_work, video_work
-from vcut_trt.export.family import FAMILY
+from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.work.progress import SILENT, Progress
 
 MODELS = ("svd-xt", "svd")  # SVD-XT 1.1 has the architecture of SVD-XT

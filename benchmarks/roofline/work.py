@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.macs import CFG_BATCH, Variant, other_calls, unet_call
 from benchmarks.published import STEPS
 from benchmarks.roofline.cards import Card
-from vcut_trt.export.family import Architecture
+from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.spec.schedule import CutSchedule
 
 BYTES_PER_NUMBER = 2  # fp16; the stock VAE encoder's fp32 is 0.1 % of a video and not treated apart

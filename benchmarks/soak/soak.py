@@ -17,8 +17,8 @@ from benchmarks.soak.clients import Client, JobPlan, Ledger, make_plans, send_ho
 from benchmarks.soak.hostile import picture
 from benchmarks.soak.server import Killer, SoakServer
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.errors import ServingError
-from vcut_trt.export.checkpoints import open_checkpoint
 from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.serving.keys import add_key
 from vcut_trt.spec.precision import Precision

@@ -15,7 +15,7 @@ from benchmarks.vbench.published import PUBLISHED_SCORES, STEPS, UNCUT, Publishe
 from benchmarks.vbench.record import RECORD, RESULTS, RunRecord, RunSettings, read_record
 from benchmarks.vbench.results import ENDING, Score, merge_results
 from benchmarks.vbench.suite import DIMENSIONS, VBenchError
-from vcut_trt.export.family import HUB_IDS
+from vcut_trt.checkpoints.svd import HUB_IDS
 from vcut_trt.spec.choices import CrossAttention
 
 NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}

@@ -31,11 +31,11 @@ from benchmarks.quality.measure import Clip, make_clip
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
 from tests.parity.stock import parts, stock_pipeline
+from vcut_trt.checkpoints import sources as checkpoints
 from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, VideoError
-from vcut_trt.export import checkpoints
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.pretrained import pipeline_of, pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention

@@ -34,8 +34,8 @@ from benchmarks.matmul_rate import MatmulRate, SizeRate
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.errors import ConfigError
-from vcut_trt.export.family import FAMILY
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule

@@ -31,8 +31,8 @@ from tests.models import NANO, checkpoint
 from tests.parity.stock import parts
 from tests.parity.stock import stock_pipeline as reference_pipeline
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.checkpoints import sources as checkpoints
 from vcut_trt.errors import ConfigError
-from vcut_trt.export import checkpoints
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision

@@ -18,7 +18,7 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, EngineError
-from vcut_trt.export.exporter import graph_modules
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphName, GraphSpec
 

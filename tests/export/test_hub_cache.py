@@ -12,9 +12,9 @@ from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 from transformers import CLIPImageProcessor
 
 from tests.models import NANO, checkpoint
+from vcut_trt.checkpoints.sources import open_checkpoint
+from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, HUB_IDS, SCHEDULER
 from vcut_trt.errors import CheckpointError
-from vcut_trt.export.checkpoints import open_checkpoint
-from vcut_trt.export.family import FEATURE_EXTRACTOR, HUB_IDS, SCHEDULER
 from vcut_trt.spec.precision import Precision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.models import checkpoint, with_unet
-from vcut_trt.export.graphs import ImageEncoder, UNetSingle, VaeDecoder
-from vcut_trt.export.tiny import TINY
+from vcut_trt.checkpoints.tiny import TINY
+from vcut_trt.export.encoders import ImageEncoder, VaeDecoder
+from vcut_trt.export.steps import UNetSingle
 
 FP16_SAFE = 10_000.0  # a sixth of fp16's largest number: full width is no deeper, so no larger by much
 MEDIUM = with_unet(

@@ -14,7 +14,7 @@ from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor
 
-from vcut_trt.export.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.random_weights import RandomCheckpoint
 
 JUST_ABOVE_ONE = 1 + 2.0**-22  # diffusers drops the guided batch at 1 exactly
 Parts = dict[str, Any]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.models import NANO, checkpoint, with_unet
+from vcut_trt.checkpoints.svd import Architecture
+from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.export.cross_attention import FoldedCrossAttention, fold_cross_attention
-from vcut_trt.export.family import Architecture
-from vcut_trt.export.tiny import TINY
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.verify import FOLD_TOLERANCE
 

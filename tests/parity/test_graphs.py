@@ -13,7 +13,8 @@ from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.export.exporter import ExportConfig, export_bundle, graph_modules
+from vcut_trt.export.exporter import ExportConfig, export_bundle
+from vcut_trt.export.graphs import graph_modules
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphName, GraphSpec
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision

@@ -21,10 +21,9 @@ from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
 from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecord
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
-from vcut_trt.export.checkpoints import Checkpoint
-from vcut_trt.export.cross_attention import fold_cross_attention
-from vcut_trt.export.graphs import ImageEncoder, UNetCfgBatched, UNetCfgSequential, UNetSingle, VaeDecoder, VaeEncoder
+from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphName, GraphSpec, graph_specs
@@ -108,19 +107,6 @@ def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progre
     return Bundle.open(config.output)
 
 
-def graph_modules(
-    checkpoint: Checkpoint, *, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
-) -> tuple[dict[GraphName, nn.Module], int]:
-    """All five graphs of a bundle as modules, at once, and ΣC: for comparisons. `export_bundle` frees one by one."""
-    unet, projection = _folded_unet(checkpoint, cross_attention, cfg, dtype)
-    modules = {
-        **unet,
-        GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, projection, dtype),
-        **_vae(checkpoint, dtype),
-    }
-    return modules, _projection_width(projection, checkpoint)
-
-
 class _Exporter:
     """One export: stage by stage into a folder, each stage freed before the next."""
 
@@ -169,10 +155,12 @@ class _Exporter:
             return {**reused[0], **reused[1]}
         config, checkpoint = self._config, self._checkpoint
         with self._progress.stage("UNet: load and fold"):
-            unet, projection = _folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
-        specs = graph_specs(config.video, config.precision, _projection_width(projection, checkpoint))
+            unet, projection = folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
+        specs = graph_specs(config.video, config.precision, projection_width(projection, checkpoint))
         encoder = reused[0] or self._write(
-            "image_encoder", {GraphName.IMAGE_ENCODER: _image_encoder(checkpoint, projection, config.dtype)}, specs
+            "image_encoder",
+            {GraphName.IMAGE_ENCODER: image_encoder_module(checkpoint, projection, config.dtype)},
+            specs,
         )
         give_back()
         return {**encoder, **self._write("unet", unet, specs)}
@@ -184,7 +172,7 @@ class _Exporter:
         config = self._config
         specs = graph_specs(config.video, config.precision, projection_width=0)  # no graph of the VAE has a projection
         graphs: dict[GraphName, GraphRecord] = {}
-        for name, module in _vae(self._checkpoint, config.dtype).items():
+        for name, module in vae_modules(self._checkpoint, config.dtype).items():
             graphs |= self._write(name.value, {name: module}, specs)
         return graphs
 
@@ -245,35 +233,6 @@ def _check_disk(staging: Staging, checkpoint: Checkpoint, config: ExportConfig) 
             f"the bundle takes up to {needed:,} bytes and {config.output.parent.resolve()} has {free:,} free. Make "
             "room, or choose another --output."
         )
-
-
-def _folded_unet(
-    checkpoint: Checkpoint, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
-) -> tuple[dict[GraphName, nn.Module], nn.Module]:
-    """Both UNet graphs over one folded UNet, and the projection that feeds them."""
-    unet = checkpoint.unet(dtype)
-    projection = fold_cross_attention(unet, cross_attention)
-    guided = {CfgMode.BATCHED: UNetCfgBatched, CfgMode.SEQUENTIAL: UNetCfgSequential}[cfg]
-    modules: dict[GraphName, nn.Module] = {
-        GraphName.UNET_CFG: guided(unet).eval(),
-        GraphName.UNET_SINGLE: UNetSingle(unet).eval(),
-    }
-    return modules, projection
-
-
-def _image_encoder(checkpoint: Checkpoint, projection: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return ImageEncoder(checkpoint.image_encoder(dtype), projection.to(dtype)).eval()
-
-
-def _vae(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[GraphName, nn.Module]:
-    encoder = VaeEncoder(checkpoint.vae(torch.float32), dtype).eval()
-    decoder = VaeDecoder(checkpoint.vae(dtype), dtype).eval()
-    return {GraphName.VAE_ENCODER: encoder, GraphName.VAE_DECODER: decoder}
-
-
-def _projection_width(projection: nn.Module, checkpoint: Checkpoint) -> int:
-    """ΣC; where nothing is folded, the width of the CLIP embedding."""
-    return projection.out_features if isinstance(projection, nn.Linear) else checkpoint.embedding_width
 
 
 def library_versions(packages: tuple[str, ...]) -> dict[str, str]:

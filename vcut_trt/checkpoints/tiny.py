@@ -6,7 +6,7 @@ picture are small. Its weights are random and the same on every run, so its vide
 
 from __future__ import annotations
 
-from vcut_trt.export.family import FEATURE_EXTRACTOR, SCHEDULER, Architecture
+from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, SCHEDULER, Architecture
 
 TINY = Architecture(
     unet={

@@ -11,14 +11,15 @@ import json
 import shutil
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS
+from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.errors import CheckpointError, ConfigError
-from vcut_trt.export.family import FAMILY, HUB_IDS
-from vcut_trt.export.random_weights import RandomCheckpoint
-from vcut_trt.export.tiny import TINY
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import LATENT_CHANNELS, VAE_SCALE, VideoSpec, default_decode_chunk
@@ -37,36 +38,6 @@ CONFIG_FILES = {
     "feature_extractor": "preprocessor_config.json",
 }
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
-
-
-class Checkpoint(Protocol):
-    """Where a model's weights come from. Every call makes its part anew: the caller owns and frees it."""
-
-    model_id: str
-    revision: str | None
-    random_weights: bool
-    frames: int
-    height: int
-    width: int
-    embedding_width: int  # of CLIP's image embedding: 1024 in the SVD family
-
-    def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
-        """The UNet, in `dtype`."""
-
-    def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
-        """The VAE, in `dtype`."""
-
-    def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
-        """CLIP's vision tower with its projection, in `dtype`."""
-
-    def save_configs(self, folder: Path) -> None:
-        """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
-
-    def parameter_counts(self) -> dict[str, int]:
-        """How many parameters `unet`, `vae` and `image_encoder` have; no weights are loaded for it."""
-
-    def fingerprint(self) -> str:
-        """A hash of everything that the parts are made of."""
 
 
 def open_checkpoint(

@@ -21,7 +21,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from vcut_trt.export.family import Architecture
+from vcut_trt.checkpoints.svd import Architecture
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
