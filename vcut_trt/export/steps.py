@@ -1,5 +1,6 @@
-"""One denoising step, in diffusers' EulerDiscreteScheduler's terms, for a model that predicts v from a continuous
-timestep:
+"""One denoising step as a module, with guidance or without.
+
+In diffusers' EulerDiscreteScheduler's terms, for a model that predicts v from a continuous timestep:
 
     x̂ = x / √(σ² + 1)        t = ¼ ln σ        v = UNet([x̂, image latents], t)
     x₀ = x / (σ² + 1) − v σ / √(σ² + 1)        x' = x + (x − x₀) / σ · (σ' − σ)
