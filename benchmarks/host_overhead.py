@@ -21,7 +21,7 @@ import torch
 import typer
 from torch import Tensor
 
-from vcut_trt.console import reporting
+from vcut_trt.commands.console import reporting
 from vcut_trt.engines.base import BaseEngine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import Workspace, parse_device

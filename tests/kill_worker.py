@@ -10,7 +10,7 @@ import typer
 
 from tests.conftest import NANO_VIDEO
 from tests.models import checkpoint
-from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision

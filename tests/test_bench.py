@@ -10,16 +10,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vcut_trt import bench, timing
-from vcut_trt.bench import BenchConfig, bench_bundle
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.cli import app
+from vcut_trt.commands.app import app
 from vcut_trt.engines.backends import Backend, BackendChoice
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure import bench, timing
+from vcut_trt.measure.bench import BenchConfig, bench_bundle
+from vcut_trt.measure.timing import Stopwatch, Timing, VideoTimes, interleaved
 from vcut_trt.spec.graphs import GraphName
 from vcut_trt.spec.residency import Residency
-from vcut_trt.timing import Stopwatch, Timing, VideoTimes, interleaved
 
 CPU = torch.device("cpu")
 TIMES = VideoTimes(

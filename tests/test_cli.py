@@ -24,7 +24,7 @@ from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.checkpoints import sources as checkpoints
-from vcut_trt.cli import app, export_app
+from vcut_trt.commands.app import app, export_app
 from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.errors import BundleError
 from vcut_trt.export import exporter, onnx_graph
@@ -189,7 +189,7 @@ def test_an_unwritable_place_is_one_message(here: Path) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_sigterm_during_a_real_export_leaves_no_half_bundle_and_is_code_143(tmp_path: Path, seed: int) -> None:
     place = tmp_path / "out" / "tiny"
-    command = [sys.executable, "-c", "from vcut_trt.cli import main_export; main_export()"]
+    command = [sys.executable, "-c", "from vcut_trt.commands.app import main_export; main_export()"]
     process = subprocess.Popen(
         [*command, *TINY, "--output", str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -26,11 +26,11 @@ from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.export.steps import UNetSingle
+from vcut_trt.measure.parity import compare, example_inputs
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import GraphName, graph_specs
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
 from vcut_trt.spec.video import VideoSpec
-from vcut_trt.verify import compare, example_inputs
 
 pytestmark = [pytest.mark.full_size, pytest.mark.timeout(1800)]
 CPU = torch.device("cpu")

@@ -17,12 +17,13 @@ from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import EngineError
 from vcut_trt.export.graphs import graph_modules
+from vcut_trt.measure.parity import compare, example_inputs
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphName
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
-from vcut_trt.verify import compare, example_inputs, sample_images
 
 pytestmark = [
     pytest.mark.gpu,

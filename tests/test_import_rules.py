@@ -10,21 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vcut_trt"
-TOP = {
-    "batch",
-    "bench",
-    "cli",
-    "cli_serving",
-    "console",
-    "options",
-    "pretrained",
-    "serving",
-    "stock",
-    "timing",
-    "tune",
-    "verify",
-    "views",
-}
+TOP = {"batch", "commands", "measure", "pretrained", "serving"}
 BASE = {"errors", "work", "spec", "bundle", "checkpoints"}
 """What every floor may use; the top floor may use everything."""
 
@@ -34,7 +20,6 @@ MAY_IMPORT = {
     "spec": {"errors", "spec"},
     "bundle": {"errors", "spec", "work", "bundle"},
     "checkpoints": {"errors", "spec", "work", "checkpoints"},
-    "quality": {"errors"},
     "export": {*BASE, "export"},
     "engines": {*BASE, "engines"},
     "runtime": {*BASE, "engines", "runtime"},
@@ -112,7 +97,7 @@ def test_imports_do_nothing_but_define(path: Path) -> None:
 
 def test_serving_is_imported_by_its_commands_only() -> None:
     for path in MODULES:
-        if floor(path) not in {"serving", "cli_serving"}:
+        if floor(path) not in {"serving", "commands"}:
             assert "serving" not in ours(imported(path)), path
 
 
@@ -153,7 +138,9 @@ def test_importing_the_package_loads_no_framework() -> None:
     [["--help"], *([command, "--help"] for command in COMMANDS)],
 )
 def test_help_loads_no_framework(arguments: list[str]) -> None:
-    program = "from vcut_trt.cli import main\nimport sys\ntry: main()\nexcept SystemExit as end: assert not end.code"
+    program = (
+        "from vcut_trt.commands.app import main\nimport sys\ntry: main()\nexcept SystemExit as end: assert not end.code"
+    )
     assert not loaded_by(program, *arguments) & {
         "torch",
         "onnxruntime",

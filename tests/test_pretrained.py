@@ -17,12 +17,12 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import CheckpointError, ConfigError, EngineError
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphSpec, TensorSpec
 from vcut_trt.spec.precision import Precision
-from vcut_trt.verify import sample_images
 
 COLOUR = 1 / 255
 CPU = torch.device("cpu")

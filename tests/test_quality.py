@@ -10,9 +10,9 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from vcut_trt import quality
 from vcut_trt.errors import ConfigError, QualityError
-from vcut_trt.quality import PSNR_CEILING_DB, Metric, frame_quality
+from vcut_trt.measure import quality
+from vcut_trt.measure.quality import PSNR_CEILING_DB, Metric, frame_quality
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.main import get_command
 
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.cli import app, export_app
+from vcut_trt.commands.app import app, export_app
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from vcut_trt import quality
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.cli import app
+from vcut_trt.commands.app import app
 from vcut_trt.errors import ConfigError
-from vcut_trt.quality import Metric
+from vcut_trt.measure import quality
+from vcut_trt.measure.quality import Metric
+from vcut_trt.measure.samples import sample_images
+from vcut_trt.measure.tune import CurvePoint, TuneConfig, TuneResult, smallest_cut, tune
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.tune import CurvePoint, TuneConfig, TuneResult, smallest_cut, tune
-from vcut_trt.verify import sample_images
 
 STEPS = 5
 SWEPT_STEPS, SEEDS = 4, (0, 1)  # of real videos

@@ -20,8 +20,8 @@ from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.graphs import graph_modules
+from vcut_trt.measure.quality import check_installed
 from vcut_trt.pretrained import pipeline_of_modules
-from vcut_trt.quality import check_installed
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.graphs import GraphName

@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.latency.systems import Array, Clip, arguments
 from benchmarks.latency.work import Work
+from vcut_trt.measure.stock import stock_pipeline
+from vcut_trt.measure.timing import Stopwatch
 from vcut_trt.spec.graphs import GraphName
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.stock import stock_pipeline
-from vcut_trt.timing import Stopwatch
 
 if TYPE_CHECKING:
     from diffusers import StableVideoDiffusionPipeline

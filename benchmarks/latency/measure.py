@@ -19,7 +19,7 @@ from benchmarks.latency.quality import Quality, compare
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.work import Work
 from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker, Worker
-from vcut_trt.timing import VideoTimes, interleaved
+from vcut_trt.measure.timing import VideoTimes, interleaved
 from vcut_trt.work.progress import SILENT, Progress
 
 

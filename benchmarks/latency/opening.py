@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.latency.contenders import BACKENDS, EXECUTIONS, Kind, System
 from benchmarks.latency.systems import OpenSystem
 from benchmarks.latency.work import Work
-from vcut_trt.timing import Stopwatch
+from vcut_trt.measure.timing import Stopwatch
 
 
 def open_system(system: System, work: Work, bundle: Path | None) -> OpenSystem:

@@ -20,7 +20,7 @@ from benchmarks.latency.work import Work
 from benchmarks.latency.work import as_json as work_as_json
 from benchmarks.matmul_rate import MatmulRate
 from vcut_trt.export.exporter import library_versions
-from vcut_trt.timing import Timing
+from vcut_trt.measure.timing import Timing
 
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "onnxruntime-gpu", "DeepCache", "tgate")
 

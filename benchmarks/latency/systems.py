@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.latency.work import Work
+from vcut_trt.measure.samples import sample_images
+from vcut_trt.measure.timing import Stopwatch
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.timing import Stopwatch
-from vcut_trt.verify import sample_images
 
 Array = NDArray[np.float32]
 

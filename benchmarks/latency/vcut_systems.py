@@ -16,20 +16,20 @@ from torch import Tensor
 from benchmarks.latency.contenders import BACKENDS, EXECUTIONS, System
 from benchmarks.latency.systems import Array, Clip, arguments
 from benchmarks.latency.work import Work
-from vcut_trt.bench import open_timed
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.graphs import graph_modules
+from vcut_trt.measure.bench import open_timed
+from vcut_trt.measure.timing import Stopwatch, TimedOpener
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.residency import LAYOUTS, Residency
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, CutSchedule
-from vcut_trt.timing import Stopwatch, TimedOpener
 
 
 class VCutSystem:

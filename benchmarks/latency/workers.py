@@ -19,8 +19,8 @@ from benchmarks.latency.opening import open_system
 from benchmarks.latency.systems import Clip, OpenSystem
 from benchmarks.latency.work import Work
 from vcut_trt.errors import VcutError
+from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.timing import VideoTimes
 
 Answer = TypeVar("Answer")
 

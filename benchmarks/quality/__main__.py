@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS

@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.image import Fit, fit_image, load_image
 from vcut_trt.spec.video import VideoSpec
-from vcut_trt.verify import sample_images
 
 DRAWN_IMAGES = 2
 

@@ -21,11 +21,11 @@ from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.quality import PSNR_CEILING_DB, check_installed, psnr, ssim
+from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.pretrained import pipeline_of
-from vcut_trt.quality import PSNR_CEILING_DB, check_installed, psnr, ssim
 from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.stock import stock_pipeline
 from vcut_trt.work.progress import SILENT, Progress
 
 BEST = {"latent_error": 0.0, "psnr_db": PSNR_CEILING_DB, "ssim": 1.0, "lpips": 0.0}

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.commands.console import ConsoleProgress, reporting
 
 
 def main(

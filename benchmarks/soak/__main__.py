@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vcut_trt.console import ConsoleProgress, fail, reporting
+from vcut_trt.commands.console import ConsoleProgress, fail, reporting
 
 
 def main(

@@ -20,11 +20,11 @@ from benchmarks.vbench.jobs import Shard
 from benchmarks.vbench.record import VIDEOS_PER_IMAGE, BundleRecord, RunSettings
 from benchmarks.vbench.suite import CROPS, DIMENSIONS, SUITE, Prompts, Ratio, read_suite
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.console import ConsoleProgress, reporting
+from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
 from vcut_trt.runtime.video import LARGEST_FPS
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.views import show_answer
 
 app = typer.Typer(
     help=(__doc__ or "").partition("\n")[0],

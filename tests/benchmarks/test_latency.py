@@ -36,10 +36,10 @@ from tests.models import NANO
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.timing import VideoTimes
 from vcut_trt.work.progress import SILENT
 
 STEPS = 3

@@ -33,10 +33,10 @@ from tests.parity.stock import stock_pipeline as reference_pipeline
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.checkpoints import sources as checkpoints
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
-from vcut_trt.stock import stock_pipeline
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 STEPS, CUTS, SEEDS = 4, (1, 3, 4, 5), (0, 1)

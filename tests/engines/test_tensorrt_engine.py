@@ -23,11 +23,11 @@ from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRu
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.graphs import GraphName, GraphSpec
 from vcut_trt.spec.residency import LAYOUTS, Residency
-from vcut_trt.verify import sample_images
 
 CPU = torch.device("cpu")
 STEPS = 5

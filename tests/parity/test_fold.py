@@ -7,8 +7,8 @@ from tests.models import NANO, checkpoint, with_unet
 from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.export.cross_attention import FoldedCrossAttention, fold_cross_attention
+from vcut_trt.measure.parity import FOLD_TOLERANCE
 from vcut_trt.spec.choices import CrossAttention
-from vcut_trt.verify import FOLD_TOLERANCE
 
 DEEP = with_unet(NANO, layers_per_block=2, transformer_layers_per_block=2, num_frames=3)
 WIDE = with_unet(NANO, block_out_channels=(64, 96), num_attention_heads=(1, 3), cross_attention_dim=80, num_frames=1)

@@ -15,10 +15,10 @@ from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.export.graphs import graph_modules
+from vcut_trt.measure.parity import FOLD_TOLERANCE, compare, example_inputs
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import GraphName, GraphSpec
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
-from vcut_trt.verify import FOLD_TOLERANCE, compare, example_inputs
 
 CPU = torch.device("cpu")
 

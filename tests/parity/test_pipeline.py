@@ -14,10 +14,10 @@ from tests.parity.stock import cut_oracle, parts, stock_pipeline
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.exporter import ExportConfig, export_bundle
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
-from vcut_trt.verify import sample_images
 
 LEVEL = 1 / 255  # of 8-bit colour
 STEPS = 5

@@ -16,8 +16,8 @@ from tests.runtime.test_denoiser import Operations
 from tests.runtime.test_guard import pipeline_of
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, EngineError
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.verify import sample_images
 
 STEPS, CUT_STEP = 5, 3
 Tensors = dict[str, Tensor]

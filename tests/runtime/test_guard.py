@@ -15,12 +15,12 @@ from tests.runtime.test_denoiser import FormulaEngine
 from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import NotFiniteError
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.graphs import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.verify import sample_images
 
 CPU = torch.device("cpu")
 SCHEDULE = CutSchedule(num_inference_steps=4, cut_step=3)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime import ranges
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.verify import sample_images
 
 
 class Recorder:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vcut_trt.cli import app
+from vcut_trt.commands.app import app
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.serving.keys import KeyRing, add_key, remove_key
 

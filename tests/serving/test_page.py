@@ -40,7 +40,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 WAIT_SECONDS = 30.0
 HELD_AT = 2  # steps that are done when a held worker waits
-SERVE = "import sys; from vcut_trt.cli import main; sys.exit(main())"
+SERVE = "import sys; from vcut_trt.commands.app import main; sys.exit(main())"
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium")

@@ -33,7 +33,7 @@ class Serving:
 
     def __init__(self, bundle: Path, data: Path, *options: str) -> None:
         self.log = data.with_name(f"{time.monotonic_ns()}.log")  # a server's own: its port is read from it
-        command = [sys.executable, "-c", "from vcut_trt.cli import main; main()", "serve", str(bundle)]
+        command = [sys.executable, "-c", "from vcut_trt.commands.app import main; main()", "serve", str(bundle)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", "0", "--data", str(data), "--device", "cpu", *options], stdout=log, stderr=log
@@ -151,7 +151,7 @@ def test_a_second_signal_ends_at_once(nano_bundle: Bundle, tmp_path: Path) -> No
 def failing(bundle: Path, *options: str) -> str:
     """What a server that cannot start says, in one message."""
     result = subprocess.run(
-        [sys.executable, "-c", "from vcut_trt.cli import main; main()", "serve", str(bundle), *options],
+        [sys.executable, "-c", "from vcut_trt.commands.app import main; main()", "serve", str(bundle), *options],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.quality import Metric, check_installed, frame_quality
+from vcut_trt.measure.quality import Metric, check_installed, frame_quality
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.progress import SILENT, Progress
 

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vcut_trt.bundle.bundle import Bundle, graph_spec
@@ -30,39 +27,19 @@ from vcut_trt.engines.torch_engine import ModuleOpener
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.graphs import graph_modules
+from vcut_trt.measure.parity import FOLD_TOLERANCE, Check, compare, example_inputs
+from vcut_trt.measure.samples import SEED, sample_images
+from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
-from vcut_trt.spec.graphs import GraphName, GraphSpec, TensorSpec, graph_specs
+from vcut_trt.spec.graphs import GraphName, graph_specs
 from vcut_trt.spec.precision import FRAME_TOLERANCE, GRAPH_TOLERANCE, Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
-from vcut_trt.stock import stock_pipeline
 from vcut_trt.work.progress import SILENT, Progress
 
-FOLD_TOLERANCE = 1e-5
-"""Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""
-
 STEPS, CUT_STEP = 4, 3
-SEED = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One row of the table."""
-
-    name: str
-    compared: str
-    relative_error: float
-    largest_difference: float
-    where: str  # index of the largest difference
-    tolerance: float | None  # of the figure named by `judged`; None: shown, not judged
-    judged: str = "relative_error"
-
-    @property
-    def passed(self) -> bool:
-        """Whether the figure lies within its tolerance; NaN does not."""
-        return self.tolerance is None or getattr(self, self.judged) <= self.tolerance
 
 
 def verify_bundle(
@@ -147,42 +124,6 @@ def check_fold(checkpoint: Checkpoint, bundle: Bundle) -> Check:
     return compare("fold", "stock UNet", stock, folded, FOLD_TOLERANCE if exact else None)
 
 
-def compare(name: str, compared: str, reference: Tensor, came: Tensor, tolerance: float | None) -> Check:
-    """A check on the relative error of two tensors of one shape."""
-    assert reference.shape == came.shape, (reference.shape, came.shape)
-    reference, came = reference.double().cpu(), came.double().cpu()
-    difference = (came - reference).abs().nan_to_num(nan=float("inf"))
-    worst = np.unravel_index(int(difference.argmax()), tuple(difference.shape))
-    return Check(
-        name=name,
-        compared=compared,
-        relative_error=float((came - reference).norm() / reference.norm()),
-        largest_difference=float(difference.max()),
-        where="[" + ", ".join(str(int(index)) for index in worst) + "]",
-        tolerance=tolerance,
-    )
-
-
-def example_inputs(spec: GraphSpec, device: torch.device) -> dict[str, Tensor]:
-    """Inputs of realistic size for one graph; the same on every run."""
-    generator = torch.Generator().manual_seed(SEED)
-
-    def example(tensor: TensorSpec) -> Tensor:
-        if tensor.name == "sigma":
-            values = torch.tensor(2.0)
-        elif tensor.name == "sigma_next":
-            values = torch.tensor(0.1)  # a long step: the UNet's share of the result is large
-        elif tensor.name == "added_time_ids":
-            values = torch.tensor([[6.0, 127.0, 0.02]]).repeat(tensor.shape[0], 1)
-        elif tensor.name == "guidance_scale":
-            values = torch.linspace(1, 3, tensor.shape[0])
-        else:
-            values = torch.randn(tensor.shape, generator=generator)
-        return values.to(device, torch_dtype(tensor.dtype))
-
-    return {tensor.name: example(tensor) for tensor in spec.inputs}
-
-
 def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, opener: EngineOpener) -> Check:
     inputs = example_inputs(graph_spec(bundle, name), references.workspace.device)
     with references.open(name) as reference:
@@ -247,15 +188,3 @@ def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -
     )
     assert isinstance(frames, Tensor)
     return frames
-
-
-def sample_images(count: int) -> list[Image.Image]:
-    """Smooth pictures with edges, one for each video; no file is read."""
-    rows, columns = np.mgrid[0:240, 0:320] / 320
-    pictures = []
-    for index in range(count):
-        red = 0.5 + 0.5 * np.sin(12 * columns + index)
-        green = rows * 320 / 240
-        blue = ((columns - 0.5) ** 2 + (rows - 0.4) ** 2 < 0.04 * (index + 1)).astype(float)
-        pictures.append(Image.fromarray((255 * np.stack([red, green, blue], axis=-1)).astype(np.uint8)))
-    return pictures

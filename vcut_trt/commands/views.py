@@ -15,10 +15,10 @@ from vcut_trt.bundle.memory import GIB, memory_needs
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
-    from vcut_trt.bench import BenchConfig, CutTiming
     from vcut_trt.engines.backends import BackendChoice
-    from vcut_trt.tune import TuneConfig, TuneResult
-    from vcut_trt.verify import Check
+    from vcut_trt.measure.bench import BenchConfig, CutTiming
+    from vcut_trt.measure.parity import Check
+    from vcut_trt.measure.tune import TuneConfig, TuneResult
 
 
 NARROWEST_TABLE = 120  # characters: a table is not folded to the 80 that a pipe seems to have

@@ -10,11 +10,8 @@ from typing import Annotated
 import typer
 
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.console import ConsoleProgress, fail, reporting
-from vcut_trt.engines.backends import Backend
-from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.errors import ServingError
-from vcut_trt.options import (
+from vcut_trt.commands.console import ConsoleProgress, fail, reporting
+from vcut_trt.commands.options import (
     BackendOption,
     BundleArgument,
     CudaGraphsOption,
@@ -32,10 +29,13 @@ from vcut_trt.options import (
     SeedOption,
     StepsOption,
 )
+from vcut_trt.commands.views import show_answer
+from vcut_trt.engines.backends import Backend
+from vcut_trt.engines.opener import EngineOptions
+from vcut_trt.errors import ServingError
 from vcut_trt.runtime.image import Fit
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
-from vcut_trt.views import show_answer
 
 HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
 

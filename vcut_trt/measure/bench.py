@@ -16,11 +16,11 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import BackendChoice, open_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.samples import sample_images
+from vcut_trt.measure.timing import Stopwatch, TimedOpener, Timing, VideoTimes, interleaved
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.timing import Stopwatch, TimedOpener, Timing, VideoTimes, interleaved
-from vcut_trt.verify import sample_images
 from vcut_trt.work.progress import SILENT, Progress
 
 SEED = 0

@@ -1,0 +1,1 @@
+"""The commands vcut and vcut-export: parse, build a config, call one function, show what came of it."""

@@ -1,0 +1,38 @@
+"""The commands `vcut` and `vcut-export`: parse, build a config, call one function, show what came of it."""
+
+from __future__ import annotations
+
+import typer
+
+from vcut_trt.commands import bundles, serving, videos
+
+app = typer.Typer(
+    help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+export_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+export = export_app.command()(app.command()(bundles.export))
+build = app.command()(bundles.build)
+generate = app.command()(videos.generate)
+tune = app.command()(videos.tune)
+verify = app.command()(bundles.verify)
+bench = app.command()(videos.bench)
+inspect = app.command()(bundles.inspect)
+serve = app.command()(serving.serve)
+keys = app.command()(serving.keys)
+batch = app.command()(serving.batch)
+triton = app.command()(serving.triton)
+
+
+def main() -> None:
+    """Run `vcut`."""
+    app()
+
+
+def main_export() -> None:
+    """Run `vcut-export`, which is `vcut export`."""
+    export_app()
