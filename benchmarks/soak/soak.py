@@ -20,7 +20,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.errors import ServingError
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.serving.keys import add_key
+from vcut_trt.serving.api.keys import add_key
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.progress import Progress

@@ -14,7 +14,7 @@ from benchmarks.soak.hostile import KINDS, make_hostile
 from benchmarks.soak.soak import SoakConfig, run_soak
 from tests.serving.jobs import ROOM, request
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.serving.store import JobStore
+from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.work.progress import SILENT
 
 INSERT = "INSERT INTO jobs (id, owner, settings, status, created_at, fingerprint) VALUES ('x','ann','','failed',0,'')"

@@ -15,7 +15,8 @@ from PIL import Image
 from tests.serving.jobs import FakeWorker
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.service import Limits, Service, ServiceConfig
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.service import Service, ServiceConfig
 
 HOST = "http://127.0.0.1"
 STEPS = {"num_inference_steps": "4"}

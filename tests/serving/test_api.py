@@ -17,12 +17,13 @@ from PIL import Image
 from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
 from tests.serving.jobs import files
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.serving import store as store_module
+from vcut_trt.serving.api.keys import add_key, remove_key
 from vcut_trt.serving.app import Doors
-from vcut_trt.serving.jobs import JobStatus
-from vcut_trt.serving.keys import add_key, remove_key
-from vcut_trt.serving.messages import Make
-from vcut_trt.serving.service import Limits, Service
+from vcut_trt.serving.jobs import store as store_module
+from vcut_trt.serving.jobs.jobs import JobStatus
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.service import Service
+from vcut_trt.serving.worker.messages import Make
 
 PATIENCE_SECONDS = 20.0
 
@@ -522,7 +523,7 @@ def test_a_bundle_of_several_videos_is_refused(nano_bundle: Bundle, tmp_path: Pa
     from dataclasses import replace
 
     from vcut_trt.errors import ServingError
-    from vcut_trt.serving.service import ServiceConfig
+    from vcut_trt.serving.jobs.service import ServiceConfig
 
     video = replace(nano_bundle.manifest.video, videos=2)
     two = Bundle(nano_bundle.root, nano_bundle.manifest.model_copy(update={"video": video}))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vcut_trt.commands.app import app
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.serving.keys import KeyRing, add_key, remove_key
+from vcut_trt.serving.api.keys import KeyRing, add_key, remove_key
 
 
 def test_a_key_opens_for_its_owner_and_only_its_hash_is_kept(tmp_path: Path) -> None:

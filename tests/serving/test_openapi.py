@@ -17,9 +17,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.serving.app import PictureFakeWorker, picture
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.serving.api.keys import add_key
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.keys import add_key
-from vcut_trt.serving.service import Limits, Service, ServiceConfig
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.service import Service, ServiceConfig
 
 EXAMPLES = 30  # of each route
 ROUTES = [

@@ -25,12 +25,13 @@ from tests.serving.app import picture
 from tests.serving.jobs import FakeWorker
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.runtime.video import write_mp4
+from vcut_trt.serving.api.keys import add_key
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.jobs import ErrorCode
-from vcut_trt.serving.keys import add_key
-from vcut_trt.serving.messages import Made, Make, StageBegun, StepDone
-from vcut_trt.serving.service import Limits, Service, ServiceConfig
-from vcut_trt.serving.worker import JobFailedError, WorkerStoppedError
+from vcut_trt.serving.jobs.jobs import ErrorCode
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.service import Service, ServiceConfig
+from vcut_trt.serving.worker.messages import Made, Make, StageBegun, StepDone
+from vcut_trt.serving.worker.protocol import JobFailedError, WorkerStoppedError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Request

@@ -28,9 +28,9 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, DeviceMemoryError, ServingError
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
-from vcut_trt.serving.jobs import ErrorCode
-from vcut_trt.serving.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
-from vcut_trt.serving.worker import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.serving.jobs.jobs import ErrorCode
+from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
+from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
 
 ray = pytest.importorskip("ray")
@@ -42,9 +42,9 @@ from ray.exceptions import RayActorError  # noqa: E402
 from ray.serve.exceptions import RequestCancelledError  # noqa: E402
 
 from vcut_trt.batch.on_ray import MOST_ATTEMPTS, ClipActor  # noqa: E402
-from vcut_trt.serving import ray_worker  # noqa: E402
-from vcut_trt.serving.ray_app import AppArguments, build_app  # noqa: E402
-from vcut_trt.serving.ray_worker import WAITING, ClipReplica, RayWorker  # noqa: E402
+from vcut_trt.serving.ray import worker as ray_worker  # noqa: E402
+from vcut_trt.serving.ray.app import AppArguments, build_app  # noqa: E402
+from vcut_trt.serving.ray.worker import WAITING, ClipReplica, RayWorker  # noqa: E402
 
 SETTINGS = ClipSettings(num_inference_steps=4, cut_step=3, seed=5)
 FORM = {"num_inference_steps": "4", "cut_step": "3", "seed": "5"}
@@ -317,7 +317,7 @@ def test_a_replica_without_room_says_so_and_goes_on(
     def full(*_args: Any, **_kwargs: Any) -> None:
         raise DeviceMemoryError("no room")
 
-    monkeypatch.setattr("vcut_trt.serving.worker_main.animate", full)
+    monkeypatch.setattr("vcut_trt.serving.worker.clip_maker.animate", full)
     failed = FROM_WORKER.validate_json(asyncio.run(said_by(replica))[-1])
     assert failed == Failed(job="j", code=ErrorCode.OUT_OF_MEMORY, message="no room")
     assert exits.empty()
@@ -329,7 +329,7 @@ def test_a_replica_that_is_broken_says_so_and_ends(
     def broken(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("an illegal memory access")
 
-    monkeypatch.setattr("vcut_trt.serving.worker_main.animate", broken)
+    monkeypatch.setattr("vcut_trt.serving.worker.clip_maker.animate", broken)
     failed = FROM_WORKER.validate_json(asyncio.run(said_by(replica))[-1])
     assert isinstance(failed, Failed)
     assert failed.is_broken

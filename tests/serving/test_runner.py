@@ -13,14 +13,14 @@ import pytest
 
 from tests.serving.jobs import ROOM, SETTINGS, FakeWorker, add, files, request, video_of
 from vcut_trt.errors import ServingError
-from vcut_trt.serving import runner as runner_module
-from vcut_trt.serving.feed import Feed
-from vcut_trt.serving.jobs import ErrorCode, Job, JobStatus
-from vcut_trt.serving.messages import Make
-from vcut_trt.serving.metrics import Metrics
-from vcut_trt.serving.runner import Runner, State
-from vcut_trt.serving.store import MOST_ATTEMPTS, JobStore
-from vcut_trt.serving.worker import JobFailedError, WorkerLostError
+from vcut_trt.serving.jobs import runner as runner_module
+from vcut_trt.serving.jobs.feed import Feed
+from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobStatus
+from vcut_trt.serving.jobs.metrics import Metrics
+from vcut_trt.serving.jobs.runner import Runner, State
+from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
+from vcut_trt.serving.worker.messages import Make
+from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError
 from vcut_trt.spec.residency import Residency
 
 PATIENCE_SECONDS = 20.0

@@ -21,8 +21,8 @@ import requests
 
 from tests.serving.app import picture
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.serving.jobs.service import ServiceConfig
 from vcut_trt.serving.server import LOOPBACK_HOSTS, ServerConfig
-from vcut_trt.serving.service import ServiceConfig
 
 PATIENCE_SECONDS = 90.0
 FORM = {"num_inference_steps": "3", "seed": "1"}
@@ -74,7 +74,7 @@ class Serving:
 
     def worker(self) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
-        (worker,) = [child for child in children if "vcut_trt.serving.worker_main" in child.cmdline()]
+        (worker,) = [child for child in children if "vcut_trt.serving.worker.main" in child.cmdline()]
         return worker
 
 

@@ -15,9 +15,16 @@ import pytest
 
 from tests.serving.jobs import ROOM, SETTINGS, add, files, request
 from vcut_trt.errors import ServingError
-from vcut_trt.serving import store as store_module
-from vcut_trt.serving.jobs import ErrorCode, JobError, JobStatus
-from vcut_trt.serving.store import MAKING, MOST_ATTEMPTS, JobStore, KeyReusedError, QueueFullError, TooManyJobsError
+from vcut_trt.serving.jobs import store as store_module
+from vcut_trt.serving.jobs.jobs import ErrorCode, JobError, JobStatus
+from vcut_trt.serving.jobs.store import (
+    MAKING,
+    MOST_ATTEMPTS,
+    JobStore,
+    KeyReusedError,
+    QueueFullError,
+    TooManyJobsError,
+)
 
 FAILURE = JobError(code=ErrorCode.FAILED, message="no luck")
 

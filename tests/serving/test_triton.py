@@ -32,7 +32,7 @@ from vcut_trt.errors import BundleError, ConfigError, ServingError
 from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import Fit, load_image
-from vcut_trt.serving.triton import BundleFiles, TritonConfig, clip_settings, write_repository
+from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, clip_settings, write_repository
 from vcut_trt.spec.graphs import GraphName
 
 FIELD = descriptor_pb2.FieldDescriptorProto
@@ -347,8 +347,8 @@ def opened_model(nano_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) 
     level, handlers = log.level, log.handlers[:]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, utils.__name__, utils)
-        patch.delitem(sys.modules, "vcut_trt.serving.triton_model", raising=False)
-        module = importlib.import_module("vcut_trt.serving.triton_model")
+        patch.delitem(sys.modules, "vcut_trt.serving.triton.model", raising=False)
+        module = importlib.import_module("vcut_trt.serving.triton.model")
         patch.setattr(module, "end_with_server", lambda: None)  # it would watch over pytest's own parent
         place = write_repository(TritonConfig(bundle=nano_bundle, output=tmp_path_factory.mktemp("model") / "repo"))
         model = module.TritonPythonModel()

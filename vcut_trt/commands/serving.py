@@ -93,10 +93,11 @@ def serve(
         need("fastapi", "uvicorn", "prometheus_client", "python_multipart", extra="serve")
         opened = Bundle.open(bundle)
 
+        from vcut_trt.serving.jobs.limits import Limits
+        from vcut_trt.serving.jobs.service import ServiceConfig
         from vcut_trt.serving.server import ServerConfig
         from vcut_trt.serving.server import serve as run_server
-        from vcut_trt.serving.service import Limits, ServiceConfig
-        from vcut_trt.serving.worker import worker_command
+        from vcut_trt.serving.worker.process import worker_command
 
         limits = Limits(
             queue_jobs=queue,
@@ -135,7 +136,7 @@ def keys(
 ) -> None:
     """Make an API key for vcut serve and print it, once; the file keeps its hash only."""
     with reporting(debug=debug):
-        from vcut_trt.serving.keys import add_key, remove_key
+        from vcut_trt.serving.api.keys import add_key, remove_key
 
         if remove:
             remove_key(file, name)
@@ -246,7 +247,7 @@ def triton(
     with reporting(debug=debug):
         opened = Bundle.open(bundle)
 
-        from vcut_trt.serving.triton import BundleFiles, TritonConfig, write_repository
+        from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, write_repository
 
         config = TritonConfig(
             bundle=opened,

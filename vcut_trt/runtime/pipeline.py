@@ -39,10 +39,11 @@ from vcut_trt.runtime.arguments import (
     prepared,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
-from vcut_trt.runtime.conditioning import ImagePreprocessor, MicroConditions, encode_images
+from vcut_trt.runtime.conditioning import MicroConditions, encode_images
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
+from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.graphs import GraphName
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler
     from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
 
-    from vcut_trt.runtime.conditioning import ImageInput
+    from vcut_trt.runtime.preprocessor import ImageInput
 
 logger = logging.getLogger(__name__)
 

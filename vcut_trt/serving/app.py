@@ -17,11 +17,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vcut_trt.serving.api import Served, router
-from vcut_trt.serving.api_errors import on_http_error, on_invalid_request
-from vcut_trt.serving.guards import BodyLimit, SecurityHeaders, owner_of
-from vcut_trt.serving.jobs import JobStatus
-from vcut_trt.serving.service import Service
+from vcut_trt.serving.api.errors import on_http_error, on_invalid_request
+from vcut_trt.serving.api.guards import BodyLimit, SecurityHeaders, owner_of
+from vcut_trt.serving.api.routes import Served, router
+from vcut_trt.serving.jobs.jobs import JobStatus
+from vcut_trt.serving.jobs.service import Service
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 DRAIN_SECONDS = 600.0

@@ -17,8 +17,8 @@ import uvicorn
 
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.service import Service, ServiceConfig
-from vcut_trt.serving.worker import Command, ProcessWorker
+from vcut_trt.serving.jobs.service import Service, ServiceConfig
+from vcut_trt.serving.worker.process import Command, ProcessWorker
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from vcut_trt.runtime.clip import ClipSettings
-from vcut_trt.serving.jobs import ErrorCode
+from vcut_trt.serving.jobs.jobs import ErrorCode
 
 
 class _Message(BaseModel):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from vcut_trt.serving.jobs import Job, JobStatus
-from vcut_trt.serving.messages import Made, StepDone
+from vcut_trt.serving.jobs.jobs import Job, JobStatus
+from vcut_trt.serving.worker.messages import Made, StepDone
 
 STEP_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 30)
 LONG_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from vcut_trt.serving.jobs import Job, JobStatus, Progress
-from vcut_trt.serving.service import Service
+from vcut_trt.serving.jobs.jobs import Job, JobStatus, Progress
+from vcut_trt.serving.jobs.service import Service
 
 MADE_PERCENT = 95  # when all steps are done; decoding and encoding are left
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vcut_trt.serving.jobs import Progress
+from vcut_trt.serving.jobs.jobs import Progress
 
 WAITING_EVENTS = 2048  # for a listener that is slower than the engines; the oldest ones are dropped
 

@@ -23,8 +23,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
-from vcut_trt.serving.api_errors import ApiError, refusals, refusals_of_stream
-from vcut_trt.serving.forms import (
+from vcut_trt.serving.api.errors import ApiError, refusals, refusals_of_stream
+from vcut_trt.serving.api.forms import (
     LONGEST_FIELD_BYTES,
     MOST_FIELDS,
     earliest,
@@ -34,11 +34,11 @@ from vcut_trt.serving.forms import (
     parse_form,
     picture_of,
 )
-from vcut_trt.serving.guards import owner_of
-from vcut_trt.serving.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
-from vcut_trt.serving.service import Service
-from vcut_trt.serving.store import KeyReusedError, QueueFullError, TooManyJobsError
-from vcut_trt.serving.video_objects import DeletedVideo, VideoList, VideoObject, video_object
+from vcut_trt.serving.api.guards import owner_of
+from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
+from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
+from vcut_trt.serving.jobs.service import Service
+from vcut_trt.serving.jobs.store import KeyReusedError, QueueFullError, TooManyJobsError
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 

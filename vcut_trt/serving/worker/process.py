@@ -10,13 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NoReturn, Protocol
+from typing import IO, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
 from vcut_trt.errors import ServingError
-from vcut_trt.serving.jobs import ErrorCode
-from vcut_trt.serving.messages import (
+from vcut_trt.serving.worker.messages import (
     FROM_WORKER,
     Failed,
     Made,
@@ -28,61 +27,12 @@ from vcut_trt.serving.messages import (
     Stopped,
     Unusable,
 )
+from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 5.0  # for a process to end by itself before it is killed
-
-
-class WorkerLostError(Exception):
-    """The worker crashed, hung, or talks nonsense. It has been ended; another one can be started."""
-
-
-class WorkerStoppedError(Exception):
-    """The job was ended between two steps, as `stop` asked."""
-
-
-class JobFailedError(Exception):
-    """The worker could not make the clip."""
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class VideoWorker(Protocol):
-    """Makes one clip at a time. Only `stop` and `kill` may be called from another thread than the rest."""
-
-    def start(self, residency: Residency) -> Ready:
-        """Open the engines.
-
-        Raises:
-            ServingError: They cannot be opened; the message says why.
-            WorkerLostError: The worker ended, or was silent for too long.
-        """
-
-    def make(self, order: Make) -> Iterator[StageBegun | StepDone | Made]:
-        """Make a clip; the last event is `Made`.
-
-        Raises:
-            JobFailedError: The clip could not be made.
-            WorkerStoppedError: `stop` was called.
-            WorkerLostError: The worker has to be started again.
-        """
-
-    def stop(self, job: str) -> None:
-        """Ask to end a job between two steps."""
-
-    def kill(self) -> None:
-        """End the worker at once; `make` raises WorkerLostError."""
-
-    def close(self) -> None:
-        """End the worker."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it can make another clip."""
 
 
 Command = Callable[[Residency], Sequence[str]]
@@ -95,7 +45,7 @@ def worker_command(bundle: str, *, backend: str, device: str, cuda_graphs: bool)
     def command(residency: Residency) -> Sequence[str]:
         graphs = "--cuda-graphs" if cuda_graphs else "--no-cuda-graphs"
         options = ["--backend", backend, "--device", device, "--residency", residency.value, graphs]
-        return [sys.executable, "-m", "vcut_trt.serving.worker_main", bundle, *options]
+        return [sys.executable, "-m", "vcut_trt.serving.worker.main", bundle, *options]
 
     return command
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.serving.feed import Feed
-from vcut_trt.serving.jobs import Job, JobStatus
-from vcut_trt.serving.keys import KeyRing
-from vcut_trt.serving.metrics import Metrics
-from vcut_trt.serving.runner import Runner, State
-from vcut_trt.serving.store import JobStore
-from vcut_trt.serving.worker import VideoWorker
+from vcut_trt.errors import ServingError
+from vcut_trt.serving.api.keys import KeyRing
+from vcut_trt.serving.jobs.feed import Feed
+from vcut_trt.serving.jobs.jobs import Job, JobStatus
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.metrics import Metrics
+from vcut_trt.serving.jobs.runner import Runner, State
+from vcut_trt.serving.jobs.store import JobStore
+from vcut_trt.serving.worker.protocol import VideoWorker
 from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
@@ -27,29 +28,6 @@ SWEEP_TICKS = 60  # retention is looked at once a minute
 LOCAL_OWNER = "local"  # of every job, where there are no keys
 PARALLEL_UPLOADS = 2  # pictures that are decoded at the same time: each may take hundreds of megabytes
 FIRST_GUESS_SECONDS = 30.0  # of a job, until one was made
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a server takes in and keeps.
-
-    Raises:
-        ConfigError: A limit is not positive.
-    """
-
-    queue_jobs: int = 100  # that wait
-    jobs_per_key: int = 20  # unfinished ones
-    upload_bytes: int = 20 * 2**20
-    upload_pixels: int = 50_000_000  # before the picture is scaled
-    upload_seconds: float = 60.0
-    job_seconds: float | None = None  # from a job's arrival to its end, unless its client allows less
-    keep_seconds: float = 24 * 3600.0  # of ended jobs
-    keep_bytes: int = 20 * 2**30  # of their videos
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {value}; it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The server on Ray Serve: the same HTTP API, with as many GPUs behind it as Serve gives.
 
-    serve run vcut_trt.serving.ray_app:build_app bundle=build/svd-xt data=jobs keys=keys.json max_replicas=8
+    serve run vcut_trt.serving.ray.app:build_app bundle=build/svd-xt data=jobs keys=keys.json max_replicas=8
 
     ApiIngress   one replica: the API, the jobs, and a runner for each replica that there may be
     ClipReplica  min_replicas … max_replicas: one pipeline each, one clip at a time
@@ -25,11 +25,12 @@ from ray.serve.exceptions import RayServeException
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
+from vcut_trt.serving.api.keys import KeyFile
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.keys import KeyFile
-from vcut_trt.serving.ray_worker import ClipReplica, RayWorker
+from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.service import Service, ServiceConfig
+from vcut_trt.serving.ray.worker import ClipReplica, RayWorker
 from vcut_trt.serving.server import LOOPBACK_HOSTS
-from vcut_trt.serving.service import Limits, Service, ServiceConfig
 from vcut_trt.spec.residency import Residency
 
 HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
@@ -217,7 +218,7 @@ class ApiIngress:
 
 
 def build_app(args: dict[str, Any]) -> Any:
-    """The Serve application: `serve run vcut_trt.serving.ray_app:build_app NAME=VALUE …`.
+    """The Serve application: `serve run vcut_trt.serving.ray.app:build_app NAME=VALUE …`.
 
     Raises:
         VcutError: As `AppArguments.parse`.

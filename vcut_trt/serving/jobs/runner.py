@@ -23,12 +23,12 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from vcut_trt.errors import ServingError
-from vcut_trt.serving.feed import Feed
-from vcut_trt.serving.jobs import ErrorCode, Job, JobError, JobStatus, Progress
-from vcut_trt.serving.messages import Made, Make, Ready, StepDone
-from vcut_trt.serving.metrics import Metrics
-from vcut_trt.serving.store import MAKING, MOST_ATTEMPTS, JobStore
-from vcut_trt.serving.worker import JobFailedError, VideoWorker, WorkerLostError, WorkerStoppedError
+from vcut_trt.serving.jobs.feed import Feed
+from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, Progress
+from vcut_trt.serving.jobs.metrics import Metrics
+from vcut_trt.serving.jobs.store import MAKING, MOST_ATTEMPTS, JobStore
+from vcut_trt.serving.worker.messages import Made, Make, Ready, StepDone
+from vcut_trt.serving.worker.protocol import JobFailedError, VideoWorker, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)

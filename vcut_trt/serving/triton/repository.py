@@ -35,7 +35,7 @@ CONFIG, MODEL, BUNDLE = "config.pbtxt", "model.py", "bundle"
 FIRST_LINE = "# Made by `vcut triton`."
 MODEL_SOURCE = '''"""The model itself belongs to vcut_trt, which must be installed for the Python that Triton runs."""
 
-from vcut_trt.serving.triton_model import TritonPythonModel
+from vcut_trt.serving.triton.model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''

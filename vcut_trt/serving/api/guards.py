@@ -10,8 +10,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vcut_trt.serving.api_errors import ApiError, error_response
-from vcut_trt.serving.service import LOCAL_OWNER, Service
+from vcut_trt.serving.api.errors import ApiError, error_response
+from vcut_trt.serving.jobs.service import LOCAL_OWNER, Service
 
 FORM_BYTES = 64 * 1024  # of fields and boundaries, beside the picture
 SECURITY_HEADERS = {

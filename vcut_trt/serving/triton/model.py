@@ -33,7 +33,7 @@ from vcut_trt.runtime.clip import ClipSettings, animate
 from vcut_trt.runtime.image import LARGEST_PIXELS, upright_rgb
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
-from vcut_trt.serving.triton import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO, clip_settings
+from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO, clip_settings
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders for strangers' files: the common ones, and no more
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"

@@ -1,0 +1,1 @@
+"""Jobs: the store, the runner, progress, limits."""

@@ -1,0 +1,1 @@
+"""The same application over GPU replicas of Ray Serve."""
