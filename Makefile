@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 
 # A real Triton server for its tests, which are skipped without it.
 triton: venv
-	$(BIN)/python -m tests.serving.triton_home build/triton
+	$(BIN)/python -m tests.serving.triton.triton_home build/triton
 
 lint: venv
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from benchmarks.soak.audit import audit
 from benchmarks.soak.clients import JobPlan, Ledger, make_plans
 from benchmarks.soak.hostile import KINDS, make_hostile
 from benchmarks.soak.soak import SoakConfig, run_soak
-from tests.serving.jobs import ROOM, request
+from tests.serving.sample_jobs import ROOM, request
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.work.progress import SILENT

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.engines.test_plan_choice import (
+from tests.engines.tensorrt.test_plan_choice import (
     NEED_RESIDENT,
     NEED_THREE_GROUPS,
     NEED_TWO_GROUPS,

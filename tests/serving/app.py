@@ -12,7 +12,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.serving.jobs import FakeWorker
+from tests.serving.sample_jobs import FakeWorker
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.jobs.limits import Limits

@@ -22,7 +22,7 @@ import uvicorn
 from PIL import Image
 
 from tests.serving.app import picture
-from tests.serving.jobs import FakeWorker
+from tests.serving.sample_jobs import FakeWorker
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.api.keys import add_key

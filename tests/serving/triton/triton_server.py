@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.serving.triton_home import BACKENDS, ROOT, SERVER, is_ready
+from tests.serving.triton.triton_home import BACKENDS, ROOT, SERVER, is_ready
 
 START_SECONDS = 300
 START_CRASHES = 2  # that are forgiven: 2.51.0 was seen to abort with boost's lock_exception on a busy machine
@@ -63,7 +63,7 @@ class TritonServer:
 def why_not(home: Path) -> str:
     """Why no server can be run here; empty if one can."""
     if not is_ready(home):
-        return "tritonserver is not set up: python -m tests.serving.triton_home"
+        return "tritonserver is not set up: python -m tests.serving.triton.triton_home"
     stub = home / "server" / BACKENDS / "python" / "triton_python_backend_stub"
     found = subprocess.run(["ldd", str(stub)], capture_output=True, text=True, check=False, env=variables(home)).stdout
     missing = [line.split()[0] for line in found.splitlines() if "not found" in line]

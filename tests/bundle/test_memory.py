@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
+from tests.engines.tensorrt.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanRecord
 from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engines import standin
-from tests.engines.standin import SCRATCH, RuleBrokenError, StandIn, with_plans
+from tests.engines.tensorrt import standin
+from tests.engines.tensorrt.standin import SCRATCH, RuleBrokenError, StandIn, with_plans
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
 from vcut_trt.engines.tensorrt.module import Flavour, load

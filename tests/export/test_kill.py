@@ -7,7 +7,7 @@ import random
 import signal
 from pathlib import Path
 
-from tests.kill_worker import export_nano
+from tests.export.kill_worker import export_nano
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.spec.graphs import GraphName
 
@@ -18,7 +18,9 @@ GENTLE = {signal.SIGTERM: 143, signal.SIGINT: 130}
 def export_and_kill(output: Path, log: Path, after_seconds: float, signum: signal.Signals | None) -> int | None:
     """The exit code of an export that got `signum` after a while; children come from a server that has torch loaded."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.kill_worker", "diffusers", "transformers", "onnxscript", "torch.onnx"])
+    context.set_forkserver_preload(
+        ["tests.export.kill_worker", "diffusers", "transformers", "onnxscript", "torch.onnx"]
+    )
     process = context.Process(target=export_nano, args=(str(output), str(log)))
     process.start()
     process.join(after_seconds)

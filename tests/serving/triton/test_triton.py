@@ -23,8 +23,8 @@ import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from PIL import Image
 
-from tests.serving.triton_home import home_folder
-from tests.serving.triton_server import TritonServer, running_server, why_not
+from tests.serving.triton.triton_home import home_folder
+from tests.serving.triton.triton_server import TritonServer, running_server, why_not
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.jobs import ROOM, SETTINGS, add, files, request
+from tests.serving.sample_jobs import ROOM, SETTINGS, add, files, request
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs import store as store_module
 from vcut_trt.serving.jobs.jobs import ErrorCode, JobError, JobStatus

@@ -1,4 +1,4 @@
-"""Set up what the Triton tests need: `python -m tests.serving.triton_home [FOLDER]`.
+"""Set up what the Triton tests need: `python -m tests.serving.triton.triton_home [FOLDER]`.
 
     FOLDER/server/    tritonserver and its Python backend, from a wheel that is never installed
     FOLDER/client/    a virtual environment with tritonclient
@@ -41,7 +41,7 @@ STUB = f"{SERVER}/python_backend_stubs/{PYTHON}/triton_python_backend_stub"
 BACKENDS = f"{SERVER}/backends"  # the programs find their libraries from here, so the wheel's folders stay as they are
 NEEDED = (f"{LIBRARIES}/", f"{SERVER}/bin/", f"{BACKENDS}/python/", STUB)
 PINS = json.dumps([WHEEL, WHEEL_SHA256, NUMPY, *CLIENT, PYTHON], indent=2) + "\n"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def home_folder() -> Path:

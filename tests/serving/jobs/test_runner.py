@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.jobs import ROOM, SETTINGS, FakeWorker, add, files, request, video_of
+from tests.serving.sample_jobs import ROOM, SETTINGS, FakeWorker, add, files, request, video_of
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs import runner as runner_module
 from vcut_trt.serving.jobs.feed import Feed

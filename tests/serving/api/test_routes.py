@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
-from tests.serving.jobs import files
+from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api.keys import add_key, remove_key
 from vcut_trt.serving.app import Doors
