@@ -37,8 +37,7 @@ def files_in(folder: Path) -> set[str]:
 
 def named_by_receipts(staging: Path) -> set[str]:
     receipts = [json.loads(path.read_text()) for path in staging.glob(".stages/*.json")]
-    graphs = [graph for receipt in receipts for graph in receipt["graphs"].values()]
-    return {record["path"] for graph in graphs for record in (graph["file"], graph["weights"])}
+    return {record["path"] for receipt in receipts for record in receipt["files"]}
 
 
 def test_exports_killed_at_random_moments_leave_no_debris_and_go_on(tmp_path: Path, nano_bundle: Bundle) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from vcut_trt.bundle.bundle import check_replaceable
-from vcut_trt.bundle.manifest import MANIFEST, GraphRecord
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.errors import BundleError
-from vcut_trt.spec.graphs import GraphName
 from vcut_trt.work.files import FileRecord
 from vcut_trt.work.staging import Receipt, Staging, stage_folder
 
@@ -30,8 +29,7 @@ def finish_stage(staging: Staging, stage: str, key: str = "key") -> Receipt:
     for name in (f"{stage}.onnx", f"{stage}.weights"):
         (staging.folder / name).write_text(f"content of {name}")
         records.append(FileRecord.of(staging.folder, staging.folder / name))
-    graph = GraphRecord(file=records[0], weights=records[1], inputs=(), outputs=())
-    receipt = Receipt(key=key, graphs={GraphName.UNET_SINGLE: graph})
+    receipt = Receipt(key=key, files=tuple(records), made={"graph": stage})
     staging.finish(stage, receipt)
     return receipt
 
@@ -130,7 +128,7 @@ def test_a_receipt_cannot_name_a_file_outside_the_folder(tmp_path: Path) -> None
 
 def test_what_a_killed_run_left_half_done_is_gone_before_the_next_begins(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from vcut_trt.staging import stage_folder\n"
+        "import os, signal, sys; from pathlib import Path; from vcut_trt.work.staging import stage_folder\n"
         "with stage_folder(Path(sys.argv[1])) as staging:\n"
         "    (staging.folder / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -174,7 +172,7 @@ def test_a_kill_between_the_renames_is_undone_by_the_next_run(tmp_path: Path) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
 def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from vcut_trt.staging import stage_folder\n"
+        "import sys; from pathlib import Path; from vcut_trt.work.staging import stage_folder\n"
         "with stage_folder(Path(sys.argv[1])): pass\n"
     )
     with stage_folder(tmp_path / "new") as staging:

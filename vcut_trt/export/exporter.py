@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
@@ -34,6 +35,9 @@ from vcut_trt.work.files import FileRecord
 from vcut_trt.work.host_memory import give_back
 from vcut_trt.work.progress import SILENT, Progress
 from vcut_trt.work.staging import Receipt, Staging, stage_folder
+
+GRAPH_RECORDS = TypeAdapter(dict[GraphName, GraphRecord])
+"""What a receipt says of a finished stage."""
 
 LIBRARIES = ("vcut-trt", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
 
@@ -182,7 +186,7 @@ class _Exporter:
         if receipt is None:
             return {}
         self._progress.message(f"{stage}: finished by an earlier run of the same inputs, taken over")
-        return receipt.graphs
+        return GRAPH_RECORDS.validate_python(receipt.made)
 
     def _write(
         self, stage: str, modules: Mapping[GraphName, nn.Module], specs: Mapping[GraphName, GraphSpec]
@@ -206,7 +210,9 @@ class _Exporter:
                 )
                 for name, path in zip(modules, models, strict=True)
             }
-            self._staging.finish(stage, Receipt(key=self._key, graphs=graphs))
+            files = (weights_record, *(graph.file for graph in graphs.values()))
+            made = GRAPH_RECORDS.dump_python(graphs, mode="json")
+            self._staging.finish(stage, Receipt(key=self._key, files=files, made=made))
         return graphs
 
 

@@ -15,28 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from vcut_trt.bundle.manifest import GraphRecord
-from vcut_trt.spec.graphs import GraphName
-from vcut_trt.work.files import FileRecord, sha256_of
+from vcut_trt.work.files import FileRecord, FrozenModel, sha256_of
 from vcut_trt.work.locks import locked_folder
 
 STAGES = ".stages"
 
 
-class Receipt(BaseModel):
+class Receipt(FrozenModel):
     """A finished stage: what it was made of, and what it made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     key: str  # SHA-256 of everything that decides the result
-    graphs: dict[GraphName, GraphRecord]
-
-    @property
-    def files(self) -> list[FileRecord]:
-        """Every file of the stage; weights that two graphs share come twice."""
-        return [record for graph in self.graphs.values() for record in (graph.file, graph.weights)]
+    files: tuple[FileRecord, ...]  # every file of the stage
+    made: JsonValue  # what whoever runs the stage wants to know of it later
 
 
 class Staging:
