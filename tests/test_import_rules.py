@@ -9,82 +9,130 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "vcut_trt"
-TOP = {"batch", "commands", "measure", "pretrained", "serving"}
-BASE = {"errors", "work", "spec", "bundle", "checkpoints"}
-"""What every floor may use; the top floor may use everything."""
+from tests.import_rules import circle, floor_violations, import_graph, imported, modules, room
 
-MAY_IMPORT = {
-    "errors": set[str](),
-    "work": {"errors", "bundle", "spec", "work"},
-    "spec": {"errors", "spec"},
-    "bundle": {"errors", "spec", "work", "bundle"},
-    "checkpoints": {"errors", "spec", "work", "checkpoints"},
-    "export": {*BASE, "export"},
-    "engines": {*BASE, "engines"},
-    "runtime": {*BASE, "engines", "runtime"},
-}
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vcut_trt"
+FLOORS = (
+    ("errors",),
+    ("work",),
+    ("spec",),
+    ("bundle",),
+    ("checkpoints",),
+    ("export", "engines"),
+    ("runtime",),
+    ("pretrained", "measure", "batch", "serving"),
+    ("commands",),
+)
+"""From the ground up. A floor imports what stands before it in this list; neighbours do not import each other."""
+
+APART = {"runtime": {"export", "checkpoints"}, "engines": {"checkpoints"}}
+"""What stands below and still is not used: running a bundle takes nothing of what made it."""
+
+FRAMEWORKS = {"torch", "onnx", "diffusers"}
 MUST_NOT_IMPORT = {
     "export": {"onnxruntime", "polygraphy", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"},
     "engines": {"diffusers", "onnxscript", "onnx_ir", "transformers"},
     "runtime": {"onnx", "onnx_ir", "onnxscript"},
-    "__init__": {"torch"},
-    **{name: {"torch", "onnx", "diffusers"} for name in BASE - {"checkpoints"}},
+    "": {"torch"},
+    "errors": FRAMEWORKS,
+    "work": FRAMEWORKS,
+    "spec": FRAMEWORKS,
+    "bundle": FRAMEWORKS,
 }
 COMMANDS = ("export", "generate", "build", "tune", "bench", "inspect", "serve", "keys", "batch", "triton")
-MODULES = sorted(PACKAGE.rglob("*.py"))
+TREE = modules(ROOT, ("vcut_trt",))
+EVERYTHING = modules(ROOT, ("vcut_trt", "benchmarks", "examples"))
+MODULES = sorted(TREE.values())
 
 
-def floor(path: Path) -> str:
-    """`engines` for `engines/base.py`, `spec` for `spec.py`."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def test_no_module_imports_from_a_floor_above_or_from_a_neighbour() -> None:
+    assert floor_violations(import_graph(TREE), FLOORS) == []
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(import_graph(EVERYTHING)) == []
 
 
-def imported(path: Path, *, for_types: bool = True) -> set[str]:
-    """The full names that a module imports, inside functions too."""
-    names: set[str] = set()
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while pending:
-        node = pending.pop()
-        if is_type_checking(node) and not for_types:
-            continue
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.module is not None
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        pending.extend(ast.iter_child_nodes(node))
-    return names
+def test_nobody_imports_the_benchmarks_or_the_tests() -> None:
+    for path in MODULES:
+        assert not {name.split(".")[0] for name in imported(path)} & {"benchmarks", "examples", "tests"}, path
 
 
-def ours(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("vcut_trt.")}
+def test_every_folder_says_what_lives_there() -> None:
+    for folder in {path.parent for path in MODULES}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
 
 
-def test_every_module_has_a_place_in_the_rules() -> None:
-    assert {floor(path) for path in MODULES} <= {*MAY_IMPORT, *TOP, "__init__"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_what_it_may(path: Path) -> None:
-    names = imported(path)
-    if floor(path) in MAY_IMPORT:
-        assert ours(names) <= MAY_IMPORT[floor(path)]
-    forbidden = MUST_NOT_IMPORT.get(floor(path), set())
-    assert not {name.split(".")[0] for name in names} & forbidden
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_below_the_top_floor_imports_it_and_nobody_reaches_into_privates(path: Path) -> None:
-    names = imported(path)
-    if floor(path) not in TOP and floor(path) != "__init__":
-        assert not ours(names) & TOP
+@pytest.mark.parametrize("module", sorted(TREE))
+def test_a_module_imports_only_what_it_may(module: str) -> None:
+    names, here = imported(TREE[module]), room(module)
+    ours = {room(name) for name in names if name.startswith("vcut_trt.")}
+    assert not ours & APART.get(here, set())
+    assert not {name.split(".")[0] for name in names} & MUST_NOT_IMPORT.get(here, set())
     assert not [name for name in names if name.startswith("vcut_trt.") and name.rpartition(".")[2].startswith("_")]
+
+
+# The checker itself, on trees that break the rules.
+
+
+def write_tree(root: Path, files: dict[str, str]) -> dict[str, set[str]]:
+    for name, source in files.items():
+        path = root / "vcut_trt" / name
+        for folder in (path.parent, *path.parent.relative_to(root).parents):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return import_graph(modules(root, ("vcut_trt",)))
+
+
+HONEST = {
+    "errors.py": "",
+    "commands/app.py": "def main():\n    import vcut_trt.serving.feed\n",
+    "serving/feed.py": "from vcut_trt.runtime.pipeline import run\n",
+    "runtime/pipeline.py": "from vcut_trt import errors\n",
+    "runtime/image.py": "",
+    "measure/bench.py": "from vcut_trt.runtime import pipeline\n",
+    "pretrained.py": "",
+}
+
+
+def test_an_honest_tree_breaks_no_rule(tmp_path: Path) -> None:
+    graph = write_tree(tmp_path, HONEST)
+    assert floor_violations(graph, FLOORS) == []
+    assert circle(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "said"),
+    [
+        (
+            "serving/feed.py",
+            "def later():\n    import vcut_trt.commands.app\n",
+            "vcut_trt.serving.feed imports vcut_trt.commands.app",
+        ),
+        (
+            "runtime/image.py",
+            "from vcut_trt.measure.bench import time_it\n",
+            "vcut_trt.runtime.image imports vcut_trt.measure.bench",
+        ),
+        (
+            "measure/bench.py",
+            "from vcut_trt.pretrained import load_pretrained\n",
+            "vcut_trt.measure.bench imports vcut_trt.pretrained",
+        ),
+        ("attic/junk.py", "", "vcut_trt.attic.junk stands on no floor"),
+    ],
+    ids=["commands from serving", "backwards into measure", "a neighbour", "no floor"],
+)
+def test_an_import_from_above_is_seen(tmp_path: Path, file: str, source: str, said: str) -> None:
+    assert floor_violations(write_tree(tmp_path, {**HONEST, file: source}), FLOORS) == [said]
+
+
+def test_a_circle_is_seen_also_one_through_a_function(tmp_path: Path) -> None:
+    there = "from vcut_trt.runtime import image\n"
+    back = "def load():\n    from vcut_trt.runtime.pipeline import run\n    return run\n"
+    graph = write_tree(tmp_path, {**HONEST, "runtime/pipeline.py": there, "runtime/image.py": back})
+    assert set(circle(graph)) == {"vcut_trt.runtime.image", "vcut_trt.runtime.pipeline"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -93,12 +141,6 @@ def test_imports_do_nothing_but_define(path: Path) -> None:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Expr):
             assert isinstance(node.value, ast.Constant), f"{path.name}:{node.lineno} runs when it is imported"
-
-
-def test_serving_is_imported_by_its_commands_only() -> None:
-    for path in MODULES:
-        if floor(path) not in {"serving", "commands"}:
-            assert "serving" not in ours(imported(path)), path
 
 
 def test_no_pickle_is_read() -> None:

@@ -31,9 +31,10 @@ PATIENCE_SECONDS = 90.0
 PROGRAM = """
 import sys
 from pathlib import Path
-from vcut_trt.bundle import Bundle
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.runtime.clip import ClipSettings
-from vcut_trt.serving.batch import BatchConfig, run_batch
+from vcut_trt.batch.run import run_batch
+from vcut_trt.batch.tasks import BatchConfig
 
 bundle, images, output = map(Path, sys.argv[1:])
 settings = ClipSettings(num_inference_steps=3, cut_step=2, seed=5)

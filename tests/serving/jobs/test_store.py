@@ -327,7 +327,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tests.serving.jobs import ROOM, request
-from vcut_trt.serving.store import JobStore
+from vcut_trt.serving.jobs.store import JobStore
 store = JobStore(Path(sys.argv[1]))
 print(store.add(request(), **ROOM)[0].id, flush=True)
 print(store.claim().id, flush=True)
