@@ -29,7 +29,7 @@ from rich.table import Table
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.memory import memory_needs
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 MODELS = ("svd", "svd-xt", "svd-xt-1.1")
 TARGETS = ("a10", "l4")

@@ -29,7 +29,8 @@ from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.guard import FiniteGuard
-from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import UNETS
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule

@@ -28,7 +28,8 @@ from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.export.steps import UNetSingle
 from vcut_trt.measure.parity import compare, example_inputs
 from vcut_trt.spec.choices import CrossAttention
-from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
 from vcut_trt.spec.video import VideoSpec
 

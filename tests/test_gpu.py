@@ -22,7 +22,7 @@ from vcut_trt.measure.samples import sample_images
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
 
 pytestmark = [

@@ -21,7 +21,7 @@ from vcut_trt.measure.samples import sample_images
 from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 from vcut_trt.spec.precision import Precision
 
 COLOUR = 1 / 255

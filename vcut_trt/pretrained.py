@@ -20,7 +20,8 @@ from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention, chosen
-from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP

@@ -24,7 +24,7 @@ from vcut_trt.measure.quality import check_installed
 from vcut_trt.pretrained import pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.work.progress import SILENT, Progress
 

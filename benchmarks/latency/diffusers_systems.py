@@ -23,7 +23,7 @@ from benchmarks.latency.systems import Array, Clip, arguments
 from benchmarks.latency.work import Work
 from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.measure.timing import Stopwatch
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.schedule import CutSchedule
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from vcut_trt.export.graphs import graph_modules
 from vcut_trt.pretrained import pipeline_of, pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 
 STEPS, BOUNDARY, SEED = 4, 3, 5

@@ -12,7 +12,7 @@ import pytest
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST, Manifest, PlanRecord
 from vcut_trt.errors import BundleError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.files import FileRecord, write_atomically
 
 FILES = [

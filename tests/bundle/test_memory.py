@@ -10,7 +10,7 @@ from tests.engines.tensorrt.test_plan_choice import TENSOR_BYTES, plan_records, 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanRecord
 from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency, layouts, leaner_layout
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS

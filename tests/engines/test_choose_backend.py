@@ -33,7 +33,7 @@ from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError, BundleError, DeviceMemoryError, EngineError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -17,7 +17,7 @@ from vcut_trt.engines.cuda_graph import CapturedLaunch
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
 CPU = torch.device("cpu")
 SPEC = GraphSpec(

@@ -20,7 +20,7 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, EngineError
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 
 CPU = torch.device("cpu")
 GRAPH = GraphName.UNET_SINGLE

@@ -16,7 +16,7 @@ from vcut_trt.engines.torch_engine import Execution, ModuleOpener, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError
 from vcut_trt.runtime.engine_set import EngineSet
-from vcut_trt.spec.graphs import GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec, TensorSpec
 from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")

@@ -15,7 +15,7 @@ import torch
 from vcut_trt.engines.cuda_graph import CAPTURES
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace, out_of_memory
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.spec.graphs import TensorSpec
+from vcut_trt.spec.interface import TensorSpec
 
 CPU = torch.device("cpu")
 SHAPES: list[tuple[int, ...]] = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.export.kill_worker import export_nano
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 KILLS = 20
 GENTLE = {signal.SIGTERM: 143, signal.SIGINT: 130}

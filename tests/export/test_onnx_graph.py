@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ExportError
 from vcut_trt.export.onnx_graph import INLINE_BYTES, PAGE_BYTES, save_graphs, trace
-from vcut_trt.spec.graphs import GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec, TensorSpec
 
 ROWS = 64
 X, Y = (TensorSpec(name=name, shape=(2, ROWS), dtype="float32") for name in ("x", "y"))

@@ -18,7 +18,7 @@ from vcut_trt.errors import ConfigError
 from vcut_trt.measure import bench, timing
 from vcut_trt.measure.bench import BenchConfig, bench_bundle
 from vcut_trt.measure.timing import Stopwatch, Timing, VideoTimes, interleaved
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Residency
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.measure.parity import FOLD_TOLERANCE, compare, example_inputs
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
 
 CPU = torch.device("cpu")

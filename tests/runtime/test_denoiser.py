@@ -17,7 +17,8 @@ from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.denoiser import Denoiser, StepEngines
 from vcut_trt.runtime.guard import FiniteGuard
-from vcut_trt.spec.graphs import GraphName, GraphSpec, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.video import VideoSpec

@@ -14,7 +14,7 @@ from vcut_trt.engines.base import Engine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.runtime.engine_set import EngineSet
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS

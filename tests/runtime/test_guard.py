@@ -18,7 +18,7 @@ from vcut_trt.errors import NotFiniteError
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.graphs import GraphName, TensorSpec, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec, default_decode_chunk
 

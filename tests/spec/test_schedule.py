@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.schedule import CutSchedule, Stage
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.steps import Stage
 
 STEPS = st.integers(1, 500)
 REFERENCE_CUTS = st.integers(1, 26)

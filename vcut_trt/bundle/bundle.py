@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from vcut_trt.errors import BundleError, ConfigError
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.work.files import FileRecord, sha256_of, write_atomically
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vcut_trt.engines.launch import ClosableLaunch, Launch
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
 
 class Engine(Protocol):

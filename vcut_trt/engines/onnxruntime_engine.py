@@ -25,7 +25,7 @@ from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.residency import Layout
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace, out_of_memory
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.residency import Layout
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vcut_trt.engines.cuda_graph import CAPTURES
 from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError, first_line
-from vcut_trt.spec.graphs import TensorSpec
+from vcut_trt.spec.interface import TensorSpec
 
 ALIGNMENT_BYTES = 256
 

@@ -27,7 +27,8 @@ from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName, GraphSpec, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.video import VideoSpec

@@ -10,7 +10,7 @@ from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.encoders import ImageEncoder, VaeDecoder, VaeEncoder
 from vcut_trt.export.steps import UNetCfgBatched, UNetCfgSequential, UNetSingle
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 
 def graph_modules(

@@ -22,7 +22,7 @@ from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
 from vcut_trt.errors import ExportError
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
 OPSETS = (21, 23)
 INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: parsers want shapes and axes there

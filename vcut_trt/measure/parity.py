@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vcut_trt.engines.workspace import torch_dtype
 from vcut_trt.measure.samples import SEED
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
 FOLD_TOLERANCE = 1e-5
 """Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import EngineOpener
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout
 
 Made = TypeVar("Made")

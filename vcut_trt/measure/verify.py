@@ -33,7 +33,8 @@ from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
-from vcut_trt.spec.graphs import GraphName, graph_specs
+from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import FRAME_TOLERANCE, GRAPH_TOLERANCE, Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec

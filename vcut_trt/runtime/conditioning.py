@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.bound_graph import BoundGraph
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 
 @dataclass(frozen=True, kw_only=True)

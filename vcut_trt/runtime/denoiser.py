@@ -23,9 +23,10 @@ from vcut_trt.engines.base import Engine
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.ranges import annotate
-from vcut_trt.spec.graphs import GraphName, TensorSpec
+from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.residency import UNETS
-from vcut_trt.spec.schedule import CutSchedule, Stage
+from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.steps import Stage
 
 PER_SLOT = ALIGNMENT_BYTES // torch.float32.itemsize  # each sigma begins at a multiple of 256 bytes
 PER_STEP = ("latents", "next_latents", "sigma", "sigma_next")

@@ -17,7 +17,7 @@ from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.runtime.ranges import annotate
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout, Residency, leaner_layout
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.choices import chosen
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import DECODER, ENCODERS, UNETS, Residency
 from vcut_trt.spec.schedule import CutSchedule

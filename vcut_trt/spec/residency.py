@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
 UNETS = (GraphName.UNET_CFG, GraphName.UNET_SINGLE)

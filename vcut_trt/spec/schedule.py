@@ -9,19 +9,12 @@ Steps count from 1: only then do 62.86·(16 + 9/2) = 1288.6 T MACs for SVD-XT at
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from vcut_trt.errors import ConfigError
+from vcut_trt.spec.steps import Stage
 
 REFERENCE_STEPS = 25
 """The number of steps that a bundle's cut step refers to; the paper's number, and diffusers' default."""
-
-
-class Stage(str, Enum):
-    """The two stages of denoising, under the paper's names."""
-
-    SEMANTIC_BINDING = "semantic binding"
-    QUALITY_IMPROVEMENT = "quality improvement"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ import onnxruntime
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import Manifest, PlanRecord
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.files import FileRecord
 
 SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(GraphName)}

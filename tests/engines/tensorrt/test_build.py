@@ -25,7 +25,7 @@ from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, installed
 from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.errors import BuildError, BundleError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.work.files import FileRecord
 from vcut_trt.work.progress import Advance

@@ -26,7 +26,7 @@ from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.graphs import GraphName, GraphSpec
+from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.residency import LAYOUTS, Residency
 
 CPU = torch.device("cpu")

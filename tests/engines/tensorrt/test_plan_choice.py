@@ -14,7 +14,7 @@ from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.tensorrt.plan_choice import check_plans, choose_layout, find_plans, flavours_of, why_not
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.spec.graphs import GraphName, TensorSpec
+from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency
 from vcut_trt.work.files import FileRecord
 

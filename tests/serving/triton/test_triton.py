@@ -33,7 +33,7 @@ from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import Fit, load_image
 from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, clip_settings, write_repository
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 MODEL_CONFIG: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ from vcut_trt.engines.tensorrt.builder import (
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.engines.tensorrt.targets import Target, TargetKind, sm_name
 from vcut_trt.errors import BuildError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.work.files import FileRecord
 from vcut_trt.work.host_memory import give_back

@@ -14,7 +14,7 @@ from typing import Any
 
 from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.errors import BuildError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.progress import Advance
 
 MEMORY_LINES = {

@@ -15,7 +15,7 @@ from vcut_trt.engines.base import BaseEngine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.tensorrt.runtime import PlanRuntime
 from vcut_trt.errors import EngineError
-from vcut_trt.spec.graphs import GraphSpec, TensorSpec
+from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
 DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 

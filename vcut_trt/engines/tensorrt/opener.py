@@ -17,7 +17,7 @@ from vcut_trt.engines.tensorrt.plan_choice import check_plans
 from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRuntime
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout
 
 

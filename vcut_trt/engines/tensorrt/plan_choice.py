@@ -12,7 +12,7 @@ from vcut_trt.bundle.memory import GIB, WORKING_BYTES, memory_need
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.spec.graphs import GraphName
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout, Residency, layouts
 
 
