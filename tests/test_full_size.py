@@ -30,7 +30,7 @@ from vcut_trt.measure.parity import compare, example_inputs
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 
 pytestmark = [pytest.mark.full_size, pytest.mark.timeout(1800)]
@@ -83,7 +83,7 @@ def test_svd_unet_in_onnx_runtime_agrees_with_pytorch(tmp_path: Path) -> None:
     with OnnxRuntimeEngine(path, spec, Workspace(CPU)) as engine:
         check = compare("svd", "PyTorch, fp32", expected, engine(**inputs)["next_latents"], None)
     print(f"\nSVD, 14 frames, 192 × 320, fp32: {check}")
-    assert check.relative_error <= GRAPH_TOLERANCE[Precision.FP32]
+    assert check.relative_error <= Precision.FP32.row.graph_tolerance
 
 
 def test_the_fusion_guard_stops_an_unfused_svd_xt(tmp_path: Path) -> None:

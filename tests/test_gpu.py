@@ -23,7 +23,7 @@ from vcut_trt.pretrained import pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.precision import Precision
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,7 +91,7 @@ def test_each_graph_in_pytorch_on_the_gpu_equals_the_cpu(
                     launch()
             workspace.synchronize()
             results.append(bound[output.name].cpu())
-    assert compare(name.value, "cpu", *results, None).relative_error <= GRAPH_TOLERANCE[Precision.FP32]
+    assert compare(name.value, "cpu", *results, None).relative_error <= Precision.FP32.row.graph_tolerance
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
@@ -107,7 +107,7 @@ def test_each_graph_in_onnx_runtime_on_the_gpu_equals_the_cpu(
         with opener.open(name) as engine:
             inputs = example_inputs(spec, opener.workspace.device)
             results.append(engine(**inputs)[engine.outputs[0].name].cpu())
-    assert compare(name.value, "cpu", *results, None).relative_error <= GRAPH_TOLERANCE[Precision.FP32]
+    assert compare(name.value, "cpu", *results, None).relative_error <= Precision.FP32.row.graph_tolerance
 
 
 @pytest.mark.parametrize("execution", Execution, ids=lambda execution: execution.value)

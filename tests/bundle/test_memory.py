@@ -10,7 +10,7 @@ from tests.engines.tensorrt.test_plan_choice import TENSOR_BYTES, plan_records, 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanRecord
 from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency, layouts, leaner_layout
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
@@ -93,7 +93,7 @@ def test_what_is_spare_counts_the_cuda_context(nano_bundle: Bundle, tmp_path: Pa
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_loads_each_graph_in_exactly_one_group(layout: Layout) -> None:
     loaded = [name for group in layout.groups for name in group]
-    assert sorted(loaded) == sorted(GraphName)
+    assert sorted(loaded) == sorted(graph_names())
 
 
 @pytest.mark.parametrize(

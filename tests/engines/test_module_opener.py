@@ -16,6 +16,7 @@ from vcut_trt.engines.torch_engine import Execution, ModuleOpener, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError
 from vcut_trt.runtime.engine_set import EngineSet
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName, GraphSpec, TensorSpec
 from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
 
@@ -61,10 +62,10 @@ class Bench:
 
     def __init__(self, layout: Layout, device: torch.device = CUDA, execution: Execution = Execution.EAGER) -> None:
         self.events: list[str] = []
-        self.modules = {name: Scale(name, self.events) for name in GraphName}
+        self.modules = {name: Scale(name, self.events) for name in graph_names()}
         self.opener = ModuleOpener(
             self.modules,
-            dict.fromkeys(GraphName, SPEC),
+            dict.fromkeys(graph_names(), SPEC),
             NotedWorkspace(self.events, device),
             layout=layout,
             execution=execution,
@@ -184,7 +185,7 @@ def test_an_engine_computes_what_its_module_does_whatever_came_and_went_before(l
 def test_on_the_cpu_no_tensor_moves() -> None:
     module = nn.Linear(3, 3)
     opener = ModuleOpener(
-        dict.fromkeys(GraphName, module), dict.fromkeys(GraphName, SPEC), Workspace(CPU), layout=THREE_GROUPS
+        dict.fromkeys(graph_names(), module), dict.fromkeys(graph_names(), SPEC), Workspace(CPU), layout=THREE_GROUPS
     )
     addresses = [parameter.data_ptr() for parameter in module.parameters()]
     for group in THREE_GROUPS.groups:

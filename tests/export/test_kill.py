@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.export.kill_worker import export_nano
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.graphs import graph_names
 
 KILLS = 20
 GENTLE = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -60,7 +60,7 @@ def test_exports_killed_at_random_moments_leave_no_debris_and_go_on(tmp_path: Pa
     assert export_and_kill(output, log, 300, None) == 0, log.read_text()
     assert files_in(output.parent) == {f"nano/{name}" for name in files_in(output)}
     came, expected = Bundle.open(output).manifest, nano_bundle.manifest
-    for name in GraphName:
+    for name in graph_names():
         assert came.graphs[name].file.sha256 == expected.graphs[name].file.sha256
         assert came.graphs[name].weights.sha256 == expected.graphs[name].weights.sha256
     assert "taken over" in log.read_text()

@@ -17,8 +17,9 @@ from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.measure.parity import FOLD_TOLERANCE, compare, example_inputs
 from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName, GraphSpec
-from vcut_trt.spec.precision import GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,7 @@ def references(bundle: Bundle) -> dict[GraphName, TorchEngine]:
     modules, _ = graph_modules(
         checkpoint(), cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
     )
-    return {name: TorchEngine(modules[name], graph_spec(bundle, name), Workspace(CPU)) for name in GraphName}
+    return {name: TorchEngine(modules[name], graph_spec(bundle, name), Workspace(CPU)) for name in graph_names()}
 
 
 @pytest.mark.parametrize("fixture", ["nano_bundle", "opset_23_bundle"])
@@ -56,7 +57,7 @@ def test_each_graph_in_onnx_runtime_equals_its_module(fixture: str, request: pyt
         output = reference.outputs[0].name
         with open_graph(bundle, name) as engine:
             check = compare(name.value, "module", reference(**inputs)[output], engine(**inputs)[output], None)
-        assert check.relative_error <= GRAPH_TOLERANCE[Precision.FP32], (name, check)
+        assert check.relative_error <= Precision.FP32.row.graph_tolerance, (name, check)
 
 
 def test_both_ways_to_guide_give_the_same_step(nano_bundle: Bundle) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, Manifest, unknown_kinds
 from vcut_trt.errors import BundleError, ConfigError
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.work.files import FileRecord, sha256_of, write_atomically
@@ -47,6 +47,11 @@ class Bundle:
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise BundleError(
                 f"{root} has bundle format {version}; this vcut_trt reads up to {FORMAT_VERSION}. Upgrade vcut_trt."
+            )
+        unknown = unknown_kinds(content)
+        if unknown:
+            raise BundleError(
+                f"{root} has kinds of steps that this vcut_trt does not know: {', '.join(unknown)}. Upgrade vcut_trt."
             )
         try:
             return cls(root, Manifest.model_validate(content))
@@ -94,7 +99,7 @@ class Bundle:
 
     def with_manifest(self, manifest: Manifest) -> Bundle:
         """Replace the manifest, on disk too, in one step."""
-        write_atomically(self.root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+        write_atomically(self.root / MANIFEST, manifest.to_json().encode())
         return Bundle(self.root, manifest)
 
 

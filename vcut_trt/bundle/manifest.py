@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
 from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.spec.steps import CUT_KINDS, STEP_KINDS, step_graphs
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import FileRecord, FrozenModel
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION = 2
+"""The newest that is read. Written is 1 wherever an earlier vcut_trt can read the bundle."""
+
 MANIFEST = "bundle.json"
 
 
@@ -63,18 +67,18 @@ class PlanSet:
         return f"{self.folder} (compute capability {', '.join(self.compute_capabilities)})"
 
 
-def _all_five(graphs: dict[GraphName, GraphRecord]) -> dict[GraphName, GraphRecord]:
-    """Refuse a manifest that lacks a graph."""
-    missing = [name.value for name in GraphName if name not in graphs]
-    if missing:
-        raise ValueError(f"graphs are missing: {', '.join(missing)}")
-    return graphs
+def unknown_kinds(content: object) -> list[str]:
+    """The kinds of steps in what a manifest's file holds, checked or not, that are not known here."""
+    named = content.get("step_kinds", ()) if isinstance(content, dict) else ()
+    return (
+        [name for name in named if isinstance(name, str) and name not in STEP_KINDS] if isinstance(named, list) else []
+    )
 
 
 class Manifest(FrozenModel):
     """`bundle.json`."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = 1  # 2: it has kinds of steps that the first readers did not know
     model: ModelRecord
     video: VideoSpec
     precision: Precision
@@ -82,10 +86,36 @@ class Manifest(FrozenModel):
     cfg: CfgMode
     cut_step: Annotated[int, Field(ge=1, le=REFERENCE_STEPS + 1)]  # of 25 steps
     opset: int
-    graphs: Annotated[dict[GraphName, GraphRecord], AfterValidator(_all_five)]
+    step_kinds: tuple[str, ...] = CUT_KINDS  # their names; left out of the file where they are these
+    graphs: dict[GraphName, GraphRecord]
     plans: tuple[PlanRecord, ...] = ()
     configs: tuple[FileRecord, ...]
     libraries: dict[str, str]  # the versions that made the bundle
+
+    @model_validator(mode="after")
+    def _has_the_graphs_of_its_kinds(self) -> Manifest:
+        expected = graph_names(self.step_kinds)
+        missing = [name for name in expected if name not in self.graphs]
+        unknown = [name for name in self.graphs if name not in expected]
+        if missing or unknown:
+            raise ValueError(
+                "; ".join(
+                    f"graphs are {what}: {', '.join(names)}"
+                    for what, names in (("missing", missing), ("unknown", unknown))
+                    if names
+                )
+            )
+        return self
+
+    @property
+    def step_graphs(self) -> tuple[GraphName, ...]:
+        """The graphs of its kinds of steps."""
+        return step_graphs(self.step_kinds)
+
+    def to_json(self) -> str:
+        """The content of `bundle.json`. What the first readers did not know is in it only where it says something."""
+        exclude = {"step_kinds"} if self.step_kinds == CUT_KINDS else set[str]()
+        return self.model_dump_json(indent=2, exclude=exclude) + "\n"
 
     def plan_sets(self) -> list[PlanSet]:
         """The plans, by folder, in the manifest's order."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vcut_trt.bundle.manifest import Manifest, PlanSet
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.residency import LAYOUTS, Layout
+from vcut_trt.spec.residency import Layout, Residency, layouts
 
 GIB = 1 << 30
 CUDA_CONTEXT_BYTES = 512 << 20
@@ -54,7 +54,8 @@ def memory_need(manifest: Manifest, plans: PlanSet, layout: Layout) -> MemoryNee
 
 def memory_needs(manifest: Manifest) -> list[MemoryNeed]:
     """What each folder of plans needs with all of them resident, in the manifest's order."""
-    return [memory_need(manifest, plans, LAYOUTS[0]) for plans in manifest.plan_sets()]
+    resident = layouts(Residency.RESIDENT, manifest.step_graphs)[0]
+    return [memory_need(manifest, plans, resident) for plans in manifest.plan_sets()]
 
 
 def _group_need(manifest: Manifest, plans: PlanSet, group: Collection[GraphName]) -> MemoryNeed:

@@ -172,7 +172,7 @@ class FolderCheckpoint:
                 f"{self._folder / part} has no .safetensors weights; other formats are not loaded. Save the model "
                 "again with save_pretrained(…, safe_serialization=True)."
             )
-        return "fp16" if half and (self._precision is Precision.FP16 or not full) else None
+        return "fp16" if half and (self._precision.row.half_weights or not full) else None
 
     def _load(self, model_class: Any, part: str, **dtype: torch.dtype) -> Any:
         from safetensors import SafetensorError
@@ -286,7 +286,7 @@ def _download(hub_id: str, revision: str | None, precision: Precision) -> Path:
 
     login = "log in with `hf auth login` (or set HF_TOKEN) once you have accepted its licence on the hub"
     try:
-        if precision is Precision.FP16:
+        if precision.row.half_weights:
             folder = fetch("*.fp16*.safetensors*")
             if all(any((folder / part).glob("*.fp16*.safetensors")) for part in MODEL_PARTS):
                 return folder

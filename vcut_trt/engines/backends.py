@@ -91,7 +91,8 @@ def open_backend(bundle: Bundle, choice: BackendChoice, options: EngineOptions) 
     from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeOpener
 
     # ONNX Runtime does not say beforehand what a graph needs: `auto` begins with all of them resident.
-    return OnnxRuntimeOpener(bundle, choice.device, layouts(options.residency)[0], cuda_graphs=options.cuda_graphs)
+    layout = layouts(options.residency, bundle.manifest.step_graphs)[0]
+    return OnnxRuntimeOpener(bundle, choice.device, layout, cuda_graphs=options.cuda_graphs)
 
 
 def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, str]:

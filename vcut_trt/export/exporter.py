@@ -27,10 +27,11 @@ from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.graphs import graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.steps import CUT_KINDS, step_kinds
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import FileRecord
 from vcut_trt.work.host_memory import give_back
@@ -48,7 +49,7 @@ class ExportConfig:
     """What to export, and how.
 
     Raises:
-        ConfigError: The cut step lies outside 1 … 26, or the opset is not supported.
+        ConfigError: The cut step lies outside 1 … 26, or the opset is not supported, or a kind of step is not known.
     """
 
     video: VideoSpec
@@ -58,10 +59,12 @@ class ExportConfig:
     cfg: CfgMode = CfgMode.BATCHED
     cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
     opset: int = OPSETS[0]
+    step_kinds: tuple[str, ...] = CUT_KINDS
     plan_folders: int = 0  # how many sets of plans will follow: the disk must have room for them too
 
     def __post_init__(self) -> None:
         CutSchedule(num_inference_steps=REFERENCE_STEPS, cut_step=self.cut_step)
+        step_kinds(self.step_kinds)
         if self.opset not in OPSETS:
             raise ConfigError(f"opset is {self.opset}; supported are {', '.join(map(str, OPSETS))}")
 
@@ -146,11 +149,13 @@ class _Exporter:
             cfg=config.cfg,
             cut_step=config.cut_step,
             opset=config.opset,
-            graphs={name: graphs[name] for name in GraphName},
+            format_version=1 if config.step_kinds == CUT_KINDS else 2,
+            step_kinds=config.step_kinds,
+            graphs={name: graphs[name] for name in graph_names(config.step_kinds)},
             configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
             libraries=library_versions(LIBRARIES),
         )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
     def _conditioned_graphs(self) -> dict[GraphName, GraphRecord]:
         """The image encoder, which holds the projection, and the UNets, which take it: both come of one fold."""
@@ -160,8 +165,10 @@ class _Exporter:
             return {**reused[0], **reused[1]}
         config, checkpoint = self._config, self._checkpoint
         with self._progress.stage("UNet: load and fold"):
-            unet, projection = folded_unet(checkpoint, config.cross_attention, config.cfg, config.dtype)
-        specs = graph_specs(config.video, config.precision, projection_width(projection, checkpoint))
+            unet, projection = folded_unet(
+                checkpoint, config.cross_attention, config.cfg, config.dtype, config.step_kinds
+            )
+        specs = graph_specs(config.video, config.precision, projection_width(projection, checkpoint), config.step_kinds)
         encoder = reused[0] or self._write(
             "image_encoder",
             {GraphName.IMAGE_ENCODER: image_encoder_module(checkpoint, projection, config.dtype)},
@@ -223,7 +230,7 @@ def _inputs_key(checkpoint: Checkpoint, config: ExportConfig) -> str:
         "checkpoint": checkpoint.fingerprint(),
         "libraries": library_versions(LIBRARIES),
         "video": asdict(config.video),
-        "options": [config.precision, config.cross_attention, config.cfg, config.opset],
+        "options": [config.precision, config.cross_attention, config.cfg, config.opset, *config.step_kinds],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.encoders import ImageEncoder, VaeDecoder, VaeEncoder
-from vcut_trt.export.steps import UNetCfgBatched, UNetCfgSequential, UNetSingle
+from vcut_trt.export.steps import STEP_MODULES
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.steps import CUT_KINDS, step_kinds
 
 
 def graph_modules(
-    checkpoint: Checkpoint, *, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    *,
+    cross_attention: CrossAttention,
+    cfg: CfgMode,
+    dtype: torch.dtype,
+    kinds: Iterable[str] = CUT_KINDS,
 ) -> tuple[dict[GraphName, nn.Module], int]:
-    """All five graphs of a bundle as modules, at once, and ΣC: for comparisons. `export_bundle` frees one by one."""
-    unet, projection = folded_unet(checkpoint, cross_attention, cfg, dtype)
+    """All graphs of a bundle as modules, at once, and ΣC: for comparisons. `export_bundle` frees one by one."""
+    unet, projection = folded_unet(checkpoint, cross_attention, cfg, dtype, kinds)
     modules = {
         **unet,
         GraphName.IMAGE_ENCODER: image_encoder_module(checkpoint, projection, dtype),
@@ -27,17 +35,12 @@ def graph_modules(
 
 
 def folded_unet(
-    checkpoint: Checkpoint, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype
+    checkpoint: Checkpoint, cross_attention: CrossAttention, cfg: CfgMode, dtype: torch.dtype, kinds: Iterable[str]
 ) -> tuple[dict[GraphName, nn.Module], nn.Module]:
-    """Both UNet graphs over one folded UNet, and the projection that feeds them."""
+    """The graphs of kinds of steps, all over one folded UNet, and the projection that feeds them."""
     unet = checkpoint.unet(dtype)
     projection = fold_cross_attention(unet, cross_attention)
-    guided = {CfgMode.BATCHED: UNetCfgBatched, CfgMode.SEQUENTIAL: UNetCfgSequential}[cfg]
-    modules: dict[GraphName, nn.Module] = {
-        GraphName.UNET_CFG: guided(unet).eval(),
-        GraphName.UNET_SINGLE: UNetSingle(unet).eval(),
-    }
-    return modules, projection
+    return {kind.graph: STEP_MODULES[kind.name](unet, cfg).eval() for kind in step_kinds(kinds)}, projection
 
 
 def image_encoder_module(checkpoint: Checkpoint, projection: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -12,10 +12,14 @@ small differences.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from vcut_trt.spec.choices import CfgMode
+from vcut_trt.spec.steps import GUIDED, SINGLE
 
 if TYPE_CHECKING:
     from diffusers import UNetSpatioTemporalConditionModel
@@ -122,3 +126,17 @@ class UNetCfgSequential(_Guided):
         unconditional = self._predict(latents, torch.zeros_like(image_latents), without, added_time_ids, sigma)
         conditional = self._predict(latents, image_latents, with_, added_time_ids, sigma)
         return unconditional, conditional
+
+
+def _guided(unet: UNetSpatioTemporalConditionModel, cfg: CfgMode) -> nn.Module:
+    return {CfgMode.BATCHED: UNetCfgBatched, CfgMode.SEQUENTIAL: UNetCfgSequential}[cfg](unet)
+
+
+def _single(unet: UNetSpatioTemporalConditionModel, _cfg: CfgMode) -> nn.Module:
+    return UNetSingle(unet)
+
+
+StepModule = Callable[["UNetSpatioTemporalConditionModel", CfgMode], nn.Module]
+
+STEP_MODULES: dict[str, StepModule] = {GUIDED.name: _guided, SINGLE.name: _single}
+"""What makes the graph of each kind of step, over a UNet that is folded already."""

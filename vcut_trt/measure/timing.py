@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +25,7 @@ from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout
+from vcut_trt.spec.steps import STEP_KINDS, Stage
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -160,20 +162,25 @@ class Stopwatch:
         return self._read(call, time.perf_counter() - start), made
 
     def _read(self, call: Any, total_s: float) -> VideoTimes:
-        spent = dict.fromkeys(GraphName, 0.0)
+        spent: dict[GraphName, float] = defaultdict(float)
         for name, start, end in self._spans:
             spent[name] += self._clock.seconds(start, end)
-        decoded = (end for name, _, end in self._spans if name is GraphName.VAE_DECODER)
+        decoded = (end for name, _, end in self._spans if name == GraphName.VAE_DECODER)
         first = next(decoded, None)
         return VideoTimes(
             total_s=total_s,
             first_frame_s=total_s if first is None else self._clock.seconds(call, first),
             image_encoder_s=spent[GraphName.IMAGE_ENCODER],
             vae_encoder_s=spent[GraphName.VAE_ENCODER],
-            binding_s=spent[GraphName.UNET_CFG],
-            improvement_s=spent[GraphName.UNET_SINGLE],
+            binding_s=_stage_seconds(spent, Stage.SEMANTIC_BINDING),
+            improvement_s=_stage_seconds(spent, Stage.QUALITY_IMPROVEMENT),
             decoder_s=spent[GraphName.VAE_DECODER],
         )
+
+
+def _stage_seconds(spent: Mapping[GraphName, float], stage: Stage) -> float:
+    """The seconds of the kinds of steps that stand in a stage."""
+    return sum(spent[kind.graph] for kind in STEP_KINDS.values() if kind.stage is stage)
 
 
 class TimedEngine:

@@ -35,7 +35,7 @@ from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.precision import FRAME_TOLERANCE, GRAPH_TOLERANCE, Precision
+from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 from vcut_trt.work.progress import SILENT, Progress
@@ -77,7 +77,7 @@ def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progr
     workspace = Workspace(choice.device)
     references = _references(checkpoint, manifest, workspace)
     opener = open_backend(bundle, choice, EngineOptions(residency=Residency.STAGED, cuda_graphs=False))
-    for name in GraphName:
+    for name in manifest.graphs:
         with progress.stage(f"graph: {name.value}"):
             checks.append(_check_graph(bundle, name, references, opener))
     opener.close()
@@ -102,10 +102,15 @@ def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progr
 def _references(checkpoint: Checkpoint, manifest: Manifest, workspace: Workspace) -> ModuleOpener:
     """The graphs' modules in fp32; on a GPU they come and go, so that there is room for the engines too."""
     modules, width = graph_modules(
-        checkpoint, cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
+        checkpoint,
+        cross_attention=manifest.cross_attention,
+        cfg=manifest.cfg,
+        dtype=torch.float32,
+        kinds=manifest.step_kinds,
     )
-    specs = graph_specs(manifest.video, Precision.FP32, width)
-    return ModuleOpener(modules, specs, workspace, layout=layouts(Residency.STAGED)[-1])
+    specs = graph_specs(manifest.video, Precision.FP32, width, manifest.step_kinds)
+    layout = layouts(Residency.STAGED, manifest.step_graphs)[-1]
+    return ModuleOpener(modules, specs, workspace, layout=layout)
 
 
 def check_fold(checkpoint: Checkpoint, bundle: Bundle) -> Check:
@@ -134,7 +139,7 @@ def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, open
     references.unload()
     with opener.open(name) as engine:
         came = engine(**inputs)[output]
-    return compare(name.value, "PyTorch, fp32", expected, came, GRAPH_TOLERANCE[bundle.manifest.precision])
+    return compare(name.value, "PyTorch, fp32", expected, came, bundle.manifest.precision.row.graph_tolerance)
 
 
 def _check_video(
@@ -143,7 +148,7 @@ def _check_video(
     with VCutPipeline.from_choice(bundle, choice, EngineOptions()) as ours:
         came = _video(ours, cut_step=cut_step)
     approximate = name == "stock" and bundle.manifest.cross_attention is CrossAttention.PAPER
-    tolerance = None if approximate else FRAME_TOLERANCE[bundle.manifest.precision]
+    tolerance = None if approximate else bundle.manifest.precision.row.frame_tolerance
     check = compare(name, compared, reference, came, tolerance)
     return Check(**{**vars(check), "judged": "largest_difference"})
 

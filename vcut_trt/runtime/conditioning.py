@@ -17,6 +17,7 @@ from torch import Tensor
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.steps import StepKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,12 @@ class Conditioning:
         without, with_ = self.image_projection.float().chunk(2)
         average = (0.5 * (with_ + without)).to(self.image_projection.dtype)
         return {**self._shared, "image_projection": average}
+
+    def inputs(self, kind: StepKind, guidance_scale: Tensor | None) -> dict[str, Tensor]:
+        """The constant inputs of a kind's graph; without a guidance scale, those of a video that nothing guides."""
+        if guidance_scale is None:
+            return self.conditional
+        return self.binding(guidance_scale) if kind.guided else self.improvement
 
     def binding(self, guidance_scale: Tensor) -> dict[str, Tensor]:
         """Inputs of the guided engine; `guidance_scale` is (F), fp32."""

@@ -1,8 +1,8 @@
 """Denoisers: one step of the denoising loop, `(latents, step) → latents`. Steps count from 1.
 
-    StepEngines     both UNet engines, bound once to the tensors that they share
+    StepEngines     the engines of all kinds of steps, bound once to the tensors that they share
     EngineDenoiser  every step on one of them
-    CutDenoiser     each step on the engine of its stage: the loop never learns about cuts
+    CutDenoiser     each step on the engine of its kind: the loop never learns about cuts
 
                   ┌── latents a ──► unet ──► latents b ──┐        the next step goes the other way: each engine has one
                   └───────────◄─────────────◄────────────┘        launch for each direction
@@ -24,9 +24,8 @@ from vcut_trt.engines.workspace import ALIGNMENT_BYTES
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.interface import GraphName, TensorSpec
-from vcut_trt.spec.residency import UNETS
 from vcut_trt.spec.schedule import CutSchedule
-from vcut_trt.spec.steps import Stage
+from vcut_trt.spec.steps import SINGLE, STEP_KINDS
 
 PER_SLOT = ALIGNMENT_BYTES // torch.float32.itemsize  # each sigma begins at a multiple of 256 bytes
 PER_STEP = ("latents", "next_latents", "sigma", "sigma_next")
@@ -40,7 +39,7 @@ class Denoiser(Protocol):
 
 
 class _LoopTensors:
-    """What the two UNet engines share: latents, sigmas, and the constants of the same name and shape."""
+    """What the UNet engines share: latents, sigmas, and the constants of the same name and shape."""
 
     def __init__(self, engine: Engine) -> None:
         specs = {spec.name: spec for spec in engine.inputs}
@@ -64,9 +63,9 @@ class EngineDenoiser:
     """Runs every step on one UNet engine.
 
     Args:
-        name: `unet_cfg` or `unet_single`.
+        name: The graph of its kind of step.
         engine: Its engine.
-        tensors: Shared with the other one.
+        tensors: Shared with the other kinds.
     """
 
     def __init__(self, name: GraphName, engine: Engine, tensors: _LoopTensors) -> None:
@@ -104,29 +103,30 @@ class EngineDenoiser:
 
 
 class CutDenoiser:
-    """Hands each step to the denoiser of its stage."""
+    """Hands each step to the denoiser of its kind, by the kind's name."""
 
-    def __init__(self, *, binding: Denoiser, improvement: Denoiser, schedule: CutSchedule) -> None:
-        self._by_stage = {Stage.SEMANTIC_BINDING: binding, Stage.QUALITY_IMPROVEMENT: improvement}
+    def __init__(self, by_kind: Mapping[str, Denoiser], schedule: CutSchedule) -> None:
+        self._by_kind = by_kind
         self._schedule = schedule
 
     def __call__(self, latents: Tensor, step: int) -> Tensor:
-        """Run one step in the stage that it belongs to."""
-        stage = self._schedule.stage(step)
-        with annotate("step %d: %s", step, stage.value):
-            return self._by_stage[stage](latents, step)
+        """Run one step on what runs its kind."""
+        kind = self._schedule.kind(step)
+        with annotate("step %d: %s", step, kind.stage.value):
+            return self._by_kind[kind.name](latents, step)
 
 
 class StepEngines:
-    """Both UNet engines, ready for one video after the other.
+    """The engines of all kinds of steps that the bundle has, ready for one video after the other.
 
     Raises:
         DeviceMemoryError: The GPU has no room for the loop's tensors.
     """
 
     def __init__(self, engines: Mapping[GraphName, Engine]) -> None:
-        tensors = _LoopTensors(engines[GraphName.UNET_SINGLE])
-        self._guided, self._single = (EngineDenoiser(name, engines[name], tensors) for name in UNETS)
+        tensors = _LoopTensors(next(iter(engines.values())))
+        self._kinds = tuple(kind for kind in STEP_KINDS.values() if kind.graph in engines)
+        self._by_kind = {kind.name: EngineDenoiser(kind.graph, engines[kind.graph], tensors) for kind in self._kinds}
 
     def denoiser(
         self, conditioning: Conditioning, sigmas: Tensor, schedule: CutSchedule, guidance_scale: Tensor | None
@@ -141,12 +141,10 @@ class StepEngines:
         """
         pairs = _sigma_pairs(sigmas)
         if guidance_scale is None:
-            return self._single.begin(conditioning.conditional, pairs)
-        return CutDenoiser(
-            binding=self._guided.begin(conditioning.binding(guidance_scale), pairs),
-            improvement=self._single.begin(conditioning.improvement, pairs),
-            schedule=schedule,
-        )
+            return self._by_kind[SINGLE.name].begin(conditioning.inputs(SINGLE, None), pairs)
+        for kind in self._kinds:
+            self._by_kind[kind.name].begin(conditioning.inputs(kind, guidance_scale), pairs)
+        return CutDenoiser(self._by_kind, schedule)
 
 
 def _sigma_pairs(sigmas: Tensor) -> tuple[Tensor, ...]:

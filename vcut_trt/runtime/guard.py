@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.errors import NotFiniteError
-from vcut_trt.spec.precision import REMEDY, Precision
+from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
 
 
@@ -60,4 +60,4 @@ class FiniteGuard:
             where = "the decoder"
         else:
             where = f"step {first} of {len(finite) - 2} ({self._schedule.stage(first).value})"
-        raise NotFiniteError(f"{where} gave numbers that are NaN or infinite. {REMEDY[precision]}")
+        raise NotFiniteError(f"{where} gave numbers that are NaN or infinite. {precision.row.overflow_remedy}")

@@ -46,9 +46,9 @@ from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.choices import chosen
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.residency import DECODER, ENCODERS, UNETS, Residency
+from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.video import VideoSpec
 
@@ -301,7 +301,7 @@ class VCutPipeline:
                 latents = self._initial_latents(latents, generator, scheduler)
                 guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
             with annotate("stage: denoise"):
-                denoiser = self._engines.stage(UNETS, StepEngines).denoiser(
+                denoiser = self._engines.stage(self._engines.layout.steps, StepEngines).denoiser(
                     conditioning, scheduler.sigmas.to(self.device, torch.float32), schedule, guidance
                 )
                 for index, timestep in enumerate(scheduler.timesteps):

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from math import prod
+from typing import Any, ClassVar
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from vcut_trt.spec.precision import ELEMENT_BYTES
 
 
-class GraphName(str, Enum):
-    """The five graphs of a bundle."""
+class GraphName(str):
+    """A graph of a bundle: an encoder, the decoder, or the graph of a kind of step (see `spec.steps`)."""
 
-    IMAGE_ENCODER = "image_encoder"
-    VAE_ENCODER = "vae_encoder"
-    UNET_CFG = "unet_cfg"
-    UNET_SINGLE = "unet_single"
-    VAE_DECODER = "vae_decoder"
+    __slots__ = ()
+
+    IMAGE_ENCODER: ClassVar[GraphName]
+    VAE_ENCODER: ClassVar[GraphName]
+    UNET_CFG: ClassVar[GraphName]
+    UNET_SINGLE: ClassVar[GraphName]
+    VAE_DECODER: ClassVar[GraphName]
+
+    @property
+    def value(self) -> str:
+        """The name, as files have it."""
+        return str(self)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In JSON it is a string."""
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+GraphName.IMAGE_ENCODER = GraphName("image_encoder")
+GraphName.VAE_ENCODER = GraphName("vae_encoder")
+GraphName.UNET_CFG = GraphName("unet_cfg")
+GraphName.UNET_SINGLE = GraphName("unet_single")
+GraphName.VAE_DECODER = GraphName("vae_decoder")
+
+ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
+DECODER = (GraphName.VAE_DECODER,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +50,12 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: str  # "float32", "float16" or "bfloat16"
+    dtype: str  # a key of ELEMENT_BYTES
 
     @property
     def nbytes(self) -> int:
         """The tensor's size in bytes."""
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count * (4 if self.dtype == "float32" else 2)
+        return prod(self.shape) * ELEMENT_BYTES[self.dtype]
 
     def __str__(self) -> str:
         return f"{self.name} {self.shape} {self.dtype}"

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vcut_trt.spec.interface import GraphName
-
-ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
-UNETS = (GraphName.UNET_CFG, GraphName.UNET_SINGLE)
-DECODER = (GraphName.VAE_DECODER,)
+from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
+from vcut_trt.spec.steps import step_graphs
 
 
 class Residency(str, Enum):
@@ -27,22 +24,37 @@ class Layout:
     residency: Residency
     groups: tuple[tuple[GraphName, ...], ...]
 
-
-LAYOUTS = (
-    Layout(residency=Residency.RESIDENT, groups=(ENCODERS + UNETS + DECODER,)),
-    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS + DECODER)),
-    Layout(residency=Residency.STAGED, groups=(ENCODERS, UNETS, DECODER)),
-)
-"""From the fastest to the leanest: the UNets leave before the decoder only where memory demands it."""
+    @property
+    def steps(self) -> tuple[GraphName, ...]:
+        """The graphs of the denoising steps."""
+        return tuple(name for group in self.groups for name in group if name not in ENCODERS + DECODER)
 
 
-def layouts(residency: Residency) -> tuple[Layout, ...]:
-    """The layouts that `residency` allows, from the fastest to the leanest."""
-    return tuple(layout for layout in LAYOUTS if residency in (Residency.AUTO, layout.residency))
+UNETS = step_graphs()
+"""The graphs of a bundle's steps that has no more kinds than the cut needs."""
+
+
+def layouts(residency: Residency, steps: tuple[GraphName, ...] = UNETS) -> tuple[Layout, ...]:
+    """The layouts that `residency` allows, from the fastest to the leanest.
+
+    Args:
+        residency: What the user allows.
+        steps: The graphs of the bundle's kinds of steps. They leave before the decoder only where memory demands it.
+    """
+    every = (
+        Layout(residency=Residency.RESIDENT, groups=(ENCODERS + steps + DECODER,)),
+        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps + DECODER)),
+        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps, DECODER)),
+    )
+    return tuple(layout for layout in every if residency in (Residency.AUTO, layout.residency))
+
+
+LAYOUTS = layouts(Residency.AUTO)
+"""All of them, for a bundle that has no more kinds of steps than the cut needs."""
 
 
 def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
     """The next layout after `layout` that `residency` allows; None if there is none."""
-    rest = LAYOUTS[LAYOUTS.index(layout) + 1 :]
-    allowed = layouts(residency)
-    return next((leaner for leaner in rest if leaner in allowed), None)
+    every = layouts(Residency.AUTO, layout.steps)
+    allowed = layouts(residency, layout.steps)
+    return next((leaner for leaner in every[every.index(layout) + 1 :] if leaner in allowed), None)

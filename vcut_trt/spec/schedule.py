@@ -1,4 +1,4 @@
-"""Which stage each denoising step belongs to.
+"""Which kind each denoising step is of.
 
     semantic binding       steps 1 … c−1   classifier-free guidance: two UNet passes a step
     quality improvement    steps c … N     one UNet pass a step
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.steps import Stage
+from vcut_trt.spec.steps import GUIDED, SINGLE, Stage, StepKind
 
 REFERENCE_STEPS = 25
 """The number of steps that a bundle's cut step refers to; the paper's number, and diffusers' default."""
@@ -19,7 +19,7 @@ REFERENCE_STEPS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class CutSchedule:
-    """Which stage each denoising step belongs to. Steps count from 1, as in the paper.
+    """Which kind each denoising step is of. Steps count from 1, as in the paper.
 
     Raises:
         ConfigError: There is no step at all, or the cut step lies outside 1 … N + 1.
@@ -62,12 +62,16 @@ class CutSchedule:
     @property
     def unet_passes(self) -> int:
         """UNet evaluations for one video: two a step before the cut, one after."""
-        return 2 * self.binding_steps + (self.num_inference_steps - self.binding_steps)
+        return sum(self.kind(step).unet_passes for step in range(1, self.num_inference_steps + 1))
+
+    def kind(self, step: int) -> StepKind:
+        """The kind of step `step`, 1 … N."""
+        assert 1 <= step <= self.num_inference_steps, step
+        return GUIDED if step < self.cut_step else SINGLE
 
     def stage(self, step: int) -> Stage:
-        """The stage of step `step`, 1 … N."""
-        assert 1 <= step <= self.num_inference_steps, step
-        return Stage.SEMANTIC_BINDING if step < self.cut_step else Stage.QUALITY_IMPROVEMENT
+        """The paper's stage that step `step` stands in, 1 … N."""
+        return self.kind(step).stage
 
 
 DEFAULT_CUT_STEP = 17  # of 25: the paper's choice between speed and quality, Table IV

@@ -26,10 +26,11 @@ import onnxruntime
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import Manifest, PlanRecord
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.files import FileRecord
 
-SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(GraphName)}
+SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(graph_names())}
 PLAN = "plan of "
 
 
@@ -281,7 +282,7 @@ def with_plans(bundle: Bundle, root: Path, flavour: str) -> Bundle:
     folder = root / "plans" / f"{flavour}-1.2.3-sm86"
     folder.mkdir(parents=True)
     records = []
-    for name in GraphName:
+    for name in graph_names():
         path = folder / f"{name.value}.plan"
         path.write_text(f"{PLAN}{name.value}")
         records.append(

@@ -25,6 +25,7 @@ from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, installed
 from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.errors import BuildError, BundleError
+from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.work.files import FileRecord
@@ -94,7 +95,7 @@ def with_plans(built: Bundle, tmp_path: Path) -> Bundle:
 def test_one_plan_a_graph_is_found_by_name_with_the_right_hash(built: Bundle) -> None:
     reopened = Bundle.open(built.root)
     assert reopened.manifest == built.manifest
-    assert [plan.graph for plan in reopened.manifest.plans] == list(GraphName)
+    assert [plan.graph for plan in reopened.manifest.plans] == list(graph_names())
     for plan in reopened.manifest.plans:
         content = reopened.path(plan.file).read_bytes()
         assert hashlib.sha256(content).hexdigest() == plan.file.sha256
@@ -125,12 +126,12 @@ def test_plans_lie_in_a_folder_that_names_version_and_gpus_and_graphs_are_untouc
 ) -> None:
     before, after = everything(nano_bundle.root), everything(built.root)
     folder = "plans/rtx-" + ".".join(built.manifest.plans[0].version.split(".")[:3]) + "-sm86-sm89"
-    assert after.keys() - before.keys() == {"plans", folder, *(f"{folder}/{name.value}.plan" for name in GraphName)}
+    assert after.keys() - before.keys() == {"plans", folder, *(f"{folder}/{name.value}.plan" for name in graph_names())}
     assert [name for name, content in before.items() if after[name] != content] == ["bundle.json"]
 
 
 def test_progress_counts_up_to_its_total(built: Bundle, progress: Recorder) -> None:
-    assert progress.stages == [f"{name.value}: build plan" for name in GraphName]
+    assert progress.stages == [f"{name.value}: build plan" for name in graph_names()]
     for reports in progress.reports.values():
         assert len(reports) > 100
         assert [done for done, _ in reports] == sorted(done for done, _ in reports)
@@ -147,11 +148,11 @@ def test_a_rebuild_replaces_the_plans_of_the_same_gpus_only(toy: Bundle) -> None
     config = BuildConfig(targets=parse_targets(["l4"]))
     only_l4 = build_plans(toy, config)
     both = build_plans(only_l4, A10)
-    assert len(both.manifest.plans) == 2 * len(GraphName)
+    assert len(both.manifest.plans) == 2 * len(graph_names())
     stale = both.root / Path(both.manifest.plans[0].file.path).with_name("stale")
     stale.write_text("x")
     again = build_plans(both, config)
-    assert len(again.manifest.plans) == 2 * len(GraphName)
+    assert len(again.manifest.plans) == 2 * len(graph_names())
     assert sorted({plan.compute_capabilities for plan in again.manifest.plans}) == [("8.6",), ("8.9",)]
     assert not stale.exists()
     again.verify(*(plan.file for plan in again.manifest.plans))
@@ -269,7 +270,7 @@ def make_toy(template: Bundle, root: Path, *, fused: bool) -> Bundle:
     record = FileRecord.of(root, path)
     graph = GraphRecord(file=record, weights=record, inputs=(), outputs=())
     manifest = template.manifest.model_copy(
-        update={"precision": Precision.FP16, "graphs": dict.fromkeys(GraphName, graph), "configs": ()}
+        update={"precision": Precision.FP16, "graphs": dict.fromkeys(graph_names(), graph), "configs": ()}
     )
     return Bundle(root, manifest).with_manifest(manifest)
 
@@ -286,7 +287,7 @@ def unfused(nano_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 def test_fused_fp16_attention_passes_the_guard_without_a_word(toy: Bundle) -> None:
     progress = Recorder()
-    assert len(build_plans(toy, A10, progress).manifest.plans) == len(GraphName)
+    assert len(build_plans(toy, A10, progress).manifest.plans) == len(graph_names())
     assert progress.messages == []
 
 
@@ -300,7 +301,7 @@ def test_unfused_fp16_attention_fails_with_the_reason_and_leaves_no_plan(unfused
 def test_unfused_attention_is_kept_where_that_is_asked_for(unfused: Bundle) -> None:
     progress = Recorder()
     built = build_plans(unfused, BuildConfig(targets=A10.targets, allow_unfused=True), progress)
-    assert len(built.manifest.plans) == len(GraphName)
+    assert len(built.manifest.plans) == len(graph_names())
     kept = [message for message in progress.messages if "Kept, as --allow-unfused asks" in message]
     assert [message.partition(":")[0] for message in kept] == ["unet_cfg", "unet_single"]
 
@@ -320,4 +321,4 @@ def test_fp32_is_not_rounded_to_tf32(toy: Bundle, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(backend, "engine_bytes_from_network", recorded)
     build_plans(toy, A10)
-    assert flags == [False] * len(GraphName)
+    assert flags == [False] * len(graph_names())

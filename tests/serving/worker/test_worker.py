@@ -202,7 +202,8 @@ def test_a_picture_that_is_gone_fails_the_job_only(real: ProcessWorker, nano_pic
 def test_it_ends_with_its_server(nano_bundle: Bundle) -> None:
     """Killed with SIGKILL, a server cannot end its worker; the worker notices by itself."""
     script = (
-        "import sys, time; from vcut_trt.serving.worker.process import *; from vcut_trt.spec.residency import Residency; "
+        "import sys, time; from vcut_trt.serving.worker.process import *; "
+        "from vcut_trt.spec.residency import Residency; "
         "w = ProcessWorker(worker_command(sys.argv[1], backend='auto', device='cpu', cuda_graphs=True), "
         "start_seconds=120, silence_seconds=60); w.start(Residency.AUTO); print(w._process.pid, flush=True); "
         "time.sleep(600)"

@@ -62,7 +62,7 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
     short_version = ".".join(version.split(".")[:3])
     folder = bundle.root / "plans" / "-".join([flavour.value, short_version, *map(sm_name, capabilities)])
 
-    for name in GraphName:
+    for name in bundle.manifest.graphs:
         bundle.verify_graph(name)  # all of them before the first build: a damaged bundle is told at once
     records = []
     try:
@@ -70,7 +70,7 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
             cache = folder / TIMING_CACHE
             if cache.exists():
                 shutil.copyfile(cache, staging.folder / TIMING_CACHE)
-            for name in GraphName:
+            for name in bundle.manifest.graphs:
                 built = _build(tools, bundle, name, staging.folder, config, progress)
                 give_back()
                 record = FileRecord.of(staging.folder, built.plan)
@@ -161,13 +161,13 @@ def _build(
             file.write(serialized)
     memory = plan_memory(lines, name)
     reason = why_unfused(attentions, flavour=tools.flavour, plan=plan, scratch_bytes=memory["scratch_bytes"])
-    if reason and name in (GraphName.UNET_CFG, GraphName.UNET_SINGLE):
+    if reason and name in bundle.manifest.step_graphs:
         _judge_unfused(f"{name.value}: {reason}", bundle.manifest.precision, config, progress)
     return _Built(plan=plan, memory=memory)
 
 
 def _judge_unfused(reason: str, precision: Precision, config: BuildConfig, progress: Progress) -> None:
-    if precision is Precision.FP32:
+    if not precision.row.fuses_attention:
         progress.message(f"{reason}. {_advice(precision)}")
     elif config.allow_unfused:
         progress.message(f"{reason}. Kept, as --allow-unfused asks.")
@@ -176,6 +176,6 @@ def _judge_unfused(reason: str, precision: Precision, config: BuildConfig, progr
 
 
 def _advice(precision: Precision) -> str:
-    if precision is Precision.FP32:
-        return "TensorRT fuses no fp32 attention; use --precision fp16 where memory matters."
+    if not precision.row.fuses_attention:
+        return f"TensorRT fuses no {precision.value} attention; use --precision fp16 where memory matters."
     return "Such a plan is slow and needs far more memory."

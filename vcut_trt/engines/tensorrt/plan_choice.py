@@ -12,7 +12,6 @@ from vcut_trt.bundle.memory import GIB, WORKING_BYTES, memory_need
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
-from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout, Residency, layouts
 
 
@@ -29,7 +28,7 @@ def find_plans(bundle: Bundle, gpu: Gpu, installed: Installed) -> PlanSet:
     Raises:
         EngineError: The bundle has no whole set of plans.
     """
-    whole = [plans for plans in bundle.manifest.plan_sets() if plans.plans.keys() == set(GraphName)]
+    whole = [plans for plans in bundle.manifest.plan_sets() if plans.plans.keys() == bundle.manifest.graphs.keys()]
     if not whole:
         raise EngineError(f"{bundle.root} has no plans. Build them: {_build(bundle)}")
     # min keeps the first of equals: there the manifest's order decides
@@ -76,7 +75,7 @@ def choose_layout(bundle: Bundle, plans: PlanSet, gpu: Gpu, residency: Residency
     Raises:
         DeviceMemoryError: None does.
     """
-    allowed = layouts(residency)
+    allowed = layouts(residency, bundle.manifest.step_graphs)
     for layout in allowed:
         if memory_need(bundle.manifest, plans, layout).engine_bytes + WORKING_BYTES <= gpu.free_bytes:
             return layout
