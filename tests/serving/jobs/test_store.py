@@ -326,7 +326,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.serving.jobs import ROOM, request
+from tests.serving.sample_jobs import ROOM, request
 from vcut_trt.serving.jobs.store import JobStore
 store = JobStore(Path(sys.argv[1]))
 print(store.add(request(), **ROOM)[0].id, flush=True)
