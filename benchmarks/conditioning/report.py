@@ -18,8 +18,8 @@ import torch
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
 from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.clip import LARGEST_SEED
 from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.clip import LARGEST_SEED
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 

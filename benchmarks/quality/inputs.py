@@ -8,7 +8,8 @@ from PIL import Image
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.samples import sample_images
-from vcut_trt.runtime.image import Fit, fit_image, load_image
+from vcut_trt.runtime.image import fit_image, load_image
+from vcut_trt.spec.clip import Fit
 from vcut_trt.spec.video import VideoSpec
 
 DRAWN_IMAGES = 2

@@ -23,7 +23,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
-from vcut_trt.runtime.video import LARGEST_FPS
+from vcut_trt.spec.clip import LARGEST_FPS
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
 app = typer.Typer(

@@ -13,8 +13,9 @@ from benchmarks.vbench.record import VIDEOS, RunRecord, RunSettings, begin_or_re
 from benchmarks.vbench.suite import Prompts, Suite, check_images, image_path
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.image import Fit, fit_image, load_image
+from vcut_trt.runtime.image import fit_image, load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec.clip import Fit
 from vcut_trt.work.progress import SILENT, Progress
 
 if TYPE_CHECKING:

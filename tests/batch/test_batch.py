@@ -22,9 +22,8 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
-from vcut_trt.runtime.image import Fit
+from vcut_trt.spec.clip import ClipSettings, Fit
 
 SETTINGS = ClipSettings(num_inference_steps=3, cut_step=2, seed=5)
 PATIENCE_SECONDS = 90.0

@@ -30,8 +30,9 @@ from tests.benchmarks.vbench_suites import BACKGROUND, MOVEMENT, SUBJECT, entrie
 from vcut_trt import VCutPipeline
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.image import Fit, fit_image, load_image
+from vcut_trt.runtime.image import fit_image, load_image
 from vcut_trt.runtime.video import write_mp4
+from vcut_trt.spec.clip import Fit
 
 FRAMES = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
 SCORED_NAMES = [f"{prompt}-{index}.mp4" for prompt in (SUBJECT, BACKGROUND) for index in range(5)]

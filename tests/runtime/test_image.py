@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, features
 
 from vcut_trt.errors import ImageError
-from vcut_trt.runtime.image import LARGEST_PIXELS, LARGEST_SIDE, Fit, fit_image, load_image
+from vcut_trt.runtime.image import LARGEST_PIXELS, LARGEST_SIDE, fit_image, load_image
+from vcut_trt.spec.clip import Fit
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else []))

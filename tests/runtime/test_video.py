@@ -11,7 +11,8 @@ from PIL import Image
 
 from vcut_trt.errors import ConfigError, VideoError
 from vcut_trt.runtime import video as video_module
-from vcut_trt.runtime.video import LARGEST_FPS, check_video, write_mp4
+from vcut_trt.runtime.video import check_video, write_mp4
+from vcut_trt.spec.clip import LARGEST_FPS
 
 SHADES = [0, 50, 100, 150, 200, 250]
 

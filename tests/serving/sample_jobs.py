@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.serving.jobs.jobs import JobRequest
 from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.serving.worker.messages import Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker.protocol import WorkerLostError, WorkerStoppedError
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 
 SETTINGS = ClipSettings(num_inference_steps=4, cut_step=3)

@@ -25,8 +25,8 @@ from vcut_trt.batch.tasks import BatchConfig, Failure, ImageTask, Make, find_tas
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.files import sha256_of, write_atomically
 from vcut_trt.work.progress import SILENT, Advance, Progress
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vcut_trt.engines.backends import Backend
-from vcut_trt.runtime.image import Fit
+from vcut_trt.spec.clip import Fit
 from vcut_trt.spec.residency import Residency
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]

@@ -33,7 +33,7 @@ from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
-from vcut_trt.runtime.image import Fit
+from vcut_trt.spec.clip import Fit
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
@@ -189,7 +189,7 @@ def batch(
 
         from vcut_trt.batch.run import FAILED_FILE, run_batch
         from vcut_trt.batch.tasks import BatchConfig
-        from vcut_trt.runtime.clip import ClipSettings
+        from vcut_trt.spec.clip import ClipSettings
 
         settings = ClipSettings(
             num_inference_steps=schedule.num_inference_steps,

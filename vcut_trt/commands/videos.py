@@ -31,7 +31,7 @@ from vcut_trt.commands.views import show_answer, show_bench, show_tuned
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.measure.quality import Metric
-from vcut_trt.runtime.image import Fit
+from vcut_trt.spec.clip import Fit
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
@@ -63,8 +63,8 @@ def generate(
             num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
         )
 
-        from vcut_trt.runtime.clip import ClipSettings
         from vcut_trt.runtime.generate import GenerateConfig, generate_videos
+        from vcut_trt.spec.clip import ClipSettings
 
         settings = ClipSettings(
             num_inference_steps=schedule.num_inference_steps,

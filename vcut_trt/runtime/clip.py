@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.conditioning import MicroConditions
-from vcut_trt.runtime.image import Fit, fit_image
+from vcut_trt.runtime.image import fit_image
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.runtime.video import check_fps
-from vcut_trt.spec.schedule import CutSchedule
-
-LARGEST_SEED = 2**63 - 1
-MOST_STEPS = 1000  # of the scheduler's training; more would repeat timesteps
+from vcut_trt.spec.clip import ClipSettings
 
 OnStep = Callable[[int], None]
 """Called with the number of steps done, from 1. What it raises ends the video between two steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSettings:
-    """What decides a clip, beside its picture and its bundle. The defaults are `vcut generate`'s.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
-
-    num_inference_steps: int
-    cut_step: int  # 1 … num_inference_steps + 1 (= never)
-    seed: int = 0
-    fps: int = 7
-    motion_bucket_id: int = 127
-    noise_aug_strength: float = 0.02
-    min_guidance_scale: float = 1.0
-    max_guidance_scale: float = 3.0
-    fit: Fit = Fit.CROP
-
-    def __post_init__(self) -> None:
-        if self.num_inference_steps > MOST_STEPS:
-            raise ConfigError(f"num_inference_steps is {self.num_inference_steps}; at most {MOST_STEPS} make sense")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must lie in 0 … {LARGEST_SEED}")
-        check_fps(self.fps)
-        MicroConditions(
-            fps=self.fps, motion_bucket_id=self.motion_bucket_id, noise_aug_strength=self.noise_aug_strength
-        )
-        if not (math.isfinite(self.min_guidance_scale) and math.isfinite(self.max_guidance_scale)):
-            raise ConfigError("the guidance scales must be finite numbers")
-        if self.max_guidance_scale <= 1 < self.min_guidance_scale:
-            raise ConfigError(
-                f"min_guidance_scale is {self.min_guidance_scale}, above max_guidance_scale, {self.max_guidance_scale}"
-            )
-        assert self.schedule  # raises on its own behalf
-
-    @property
-    def schedule(self) -> CutSchedule:
-        """Which stage each step belongs to."""
-        return CutSchedule(num_inference_steps=self.num_inference_steps, cut_step=self.cut_step)
-
-
-def draw_seed() -> int:
-    """A seed for a clip whose maker does not care; small enough for JSON's numbers in every language."""
-    return random.SystemRandom().randrange(2**32)
 
 
 def animate(

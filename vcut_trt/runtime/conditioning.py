@@ -14,31 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.bound_graph import BoundGraph
+from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.steps import StepKind
-
-
-@dataclass(frozen=True, kw_only=True)
-class MicroConditions:
-    """SVD's numbers beside the image. Source: diffusers' StableVideoDiffusionPipeline.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
-
-    fps: int  # frames a second of the video; the UNet is told fps − 1, as it was in training
-    motion_bucket_id: int  # 0 … 255: how much moves
-    noise_aug_strength: float  # standard deviation of the noise added to the image
-
-    def __post_init__(self) -> None:
-        if self.fps < 1:
-            raise ConfigError(f"fps is {self.fps}; it must be at least 1")
-        if self.motion_bucket_id < 0:
-            raise ConfigError(f"motion_bucket_id is {self.motion_bucket_id}; it must not be negative")
-        if not 0 <= self.noise_aug_strength < float("inf"):
-            raise ConfigError(f"noise_aug_strength is {self.noise_aug_strength}; it must be a finite number from 0")
 
 
 @dataclass(frozen=True, kw_only=True)

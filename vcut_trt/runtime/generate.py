@@ -9,10 +9,11 @@ from pathlib import Path
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import BackendChoice
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.runtime.clip import ClipSettings, animate
+from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import check_video, write_mp4
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.progress import SILENT, Progress
 
 

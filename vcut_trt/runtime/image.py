@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vcut_trt.errors import ImageError
+from vcut_trt.spec.clip import Fit
 
 LARGEST_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras make more, but no video needs it
 LARGEST_SIDE = 65_500  # JPEG's own limit
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-
-
-class Fit(str, Enum):
-    """How a picture of another shape fills the video's."""
-
-    CROP = "crop"  # scaled to cover it, the overhang cut off on both sides
-    STRETCH = "stretch"  # distorted, as diffusers' pipeline does it
 
 
 def load_image(path: Path) -> Image.Image:

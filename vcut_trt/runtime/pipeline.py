@@ -39,13 +39,14 @@ from vcut_trt.runtime.arguments import (
     prepared,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
-from vcut_trt.runtime.conditioning import MicroConditions, encode_images
+from vcut_trt.runtime.conditioning import encode_images
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency

@@ -11,19 +11,9 @@ import numpy as np
 from PIL import Image
 
 from vcut_trt.errors import ConfigError, VideoError
+from vcut_trt.spec.clip import check_fps
 
 QUALITY = "17"  # x264's constant rate factor: visually lossless
-LARGEST_FPS = 240
-
-
-def check_fps(fps: int) -> None:
-    """Refuse a frame rate that no player shows.
-
-    Raises:
-        ConfigError: It lies outside 1 … 240.
-    """
-    if not 1 <= fps <= LARGEST_FPS:
-        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}")
 
 
 def check_video(path: Path, fps: int) -> None:

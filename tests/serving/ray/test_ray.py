@@ -26,11 +26,11 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, DeviceMemoryError, ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 
 ray = pytest.importorskip("ray")

@@ -29,10 +29,10 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
-from vcut_trt.runtime.image import Fit, load_image
+from vcut_trt.runtime.image import load_image
 from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, clip_settings, write_repository
+from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.interface import GraphName
 
 FIELD = descriptor_pb2.FieldDescriptorProto

@@ -17,12 +17,12 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.messages import Made, Make, StageBegun, StepDone
 from vcut_trt.serving.worker.process import ProcessWorker, worker_command
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 
 READY = '{"kind": "ready", "backend": "b", "device": "cpu", "residency": "resident"}'

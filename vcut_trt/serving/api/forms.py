@@ -17,10 +17,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from vcut_trt.errors import ConfigError, ImageError
-from vcut_trt.runtime.clip import LARGEST_SEED, MOST_STEPS, ClipSettings, draw_seed
-from vcut_trt.runtime.image import Fit, fit_image, upright_rgb
-from vcut_trt.runtime.video import LARGEST_FPS
+from vcut_trt.runtime.image import fit_image, upright_rgb
 from vcut_trt.serving.api.errors import ApiError
+from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit, draw_seed
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.video import VideoSpec
 

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 from enum import Enum
 
-from vcut_trt.runtime.clip import ClipSettings
+from vcut_trt.spec.clip import ClipSettings
 
 ID_PATTERN = r"^video_[0-9a-f]{32}$"
 

@@ -28,8 +28,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vcut_trt.errors import ServingError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.files import write_atomically
 
 if sys.platform != "win32":

@@ -31,12 +31,12 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.clip_maker import ClipMaker
 from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)

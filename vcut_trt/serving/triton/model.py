@@ -29,11 +29,12 @@ from PIL import Image, UnidentifiedImageError
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, ImageError, ServingError, VcutError
-from vcut_trt.runtime.clip import ClipSettings, animate
+from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import LARGEST_PIXELS, upright_rgb
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO, clip_settings
+from vcut_trt.spec.clip import ClipSettings
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders for strangers' files: the common ones, and no more
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"

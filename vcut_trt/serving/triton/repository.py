@@ -22,9 +22,8 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.runtime.clip import ClipSettings, draw_seed
-from vcut_trt.runtime.image import Fit
 from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.clip import ClipSettings, Fit, draw_seed
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.work.staging import stage_folder

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import BaseModel
 
 from vcut_trt.errors import DeviceMemoryError, NotFiniteError, VcutError
-from vcut_trt.runtime.clip import ClipSettings, animate
+from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.messages import Failed, Made, Make, StageBegun, StepDone, Stopped
+from vcut_trt.spec.clip import ClipSettings
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline

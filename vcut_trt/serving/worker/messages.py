@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from vcut_trt.runtime.clip import ClipSettings
 from vcut_trt.serving.jobs.jobs import ErrorCode
+from vcut_trt.spec.clip import ClipSettings
 
 
 class _Message(BaseModel):
