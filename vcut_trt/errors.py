@@ -62,5 +62,7 @@ class ServingError(VcutError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that CUDA's errors go on for."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What an error says, without what others append: CUDA's pages, the tracebacks of Ray's other processes."""
+    cause = getattr(error, "cause", None) or error
+    text = getattr(cause, "message", "") or cause
+    return next(iter(str(text).strip().splitlines()), type(cause).__name__)

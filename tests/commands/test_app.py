@@ -207,8 +207,7 @@ def test_sigterm_during_a_real_export_leaves_no_half_bundle_and_is_code_143(tmp_
     if kept.exists():
         assert str(kept) in rest
         receipts = [json.loads(path.read_text()) for path in (kept / ".stages").iterdir()]
-        graphs = [graph for receipt in receipts for graph in receipt["graphs"].values()]
-        named = {graph[part]["path"] for graph in graphs for part in ("file", "weights")}
+        named = {record["path"] for receipt in receipts for record in receipt["files"]}
         assert {name for name in files(kept) if not name.startswith(".stages/")} == named
     assert {path.name for path in place.parent.glob("*")} <= {kept.name}
 

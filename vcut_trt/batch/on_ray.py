@@ -29,12 +29,13 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
-from vcut_trt.batch.tasks import SETTINGS, BatchConfig, Failure, ImageTask, Make, make_videos
+from vcut_trt.batch.tasks import BatchConfig, Failure, ImageTask, Make, make_videos
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.errors import ServingError, VcutError
+from vcut_trt.errors import ServingError, VcutError, first_line
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.spec.clip import CLIP_SETTINGS
 from vcut_trt.spec.residency import Residency
 from vcut_trt.work.progress import Advance, Progress
 
@@ -61,7 +62,7 @@ class ClipActor:
     def __init__(
         self, *, bundle: str, settings: str, backend: str, device: str, residency: str, cuda_graphs: bool
     ) -> None:
-        self._settings = SETTINGS.validate_json(settings)
+        self._settings = CLIP_SETTINGS.validate_json(settings)
         self._options = EngineOptions(residency=Residency(residency), cuda_graphs=cuda_graphs)
         self._thread = ThreadPoolExecutor(1, "engines")  # ONNX Runtime keeps CUDA graphs per thread; Ray's may change
         self._unusable = ""
@@ -145,7 +146,7 @@ def _outcomes(config: BatchConfig, tasks: Sequence[ImageTask], *, gpus: int, act
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),  # a clip takes long, a task no time
         fn_constructor_kwargs={
             "bundle": str(config.bundle.root.resolve()),
-            "settings": SETTINGS.dump_json(config.settings).decode(),
+            "settings": CLIP_SETTINGS.dump_json(config.settings).decode(),
             "backend": config.backend.value,
             "device": config.device,
             "residency": config.options.residency.value,
@@ -160,7 +161,8 @@ def _outcomes(config: BatchConfig, tasks: Sequence[ImageTask], *, gpus: int, act
                 yield Failure.model_validate_json(failure) if failure else None
     except RayError as error:
         raise ServingError(
-            f"Ray gave up: {_first_line(error)}. What is made is kept: the same command goes on, also without --ray."
+            f"Ray gave up: {first_line(error).rstrip('.')}. What is made is kept: the same command goes on, "
+            "also without --ray."
         ) from error
 
 
@@ -182,8 +184,8 @@ def _connected(address: str) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level="WARNING", **own)
         except (OSError, ValueError, RuntimeError, RayError) as error:
             raise ServingError(
-                f"there is no Ray at {address}: {_first_line(error)}. `local` starts one on this machine; `auto` and "
-                "HOST:PORT join one."
+                f"there is no Ray at {address}: {first_line(error).rstrip('.')}. `local` starts one on this machine; "
+                "`auto` and HOST:PORT join one."
             ) from error
         try:
             if is_main:
@@ -207,12 +209,6 @@ def _check_listening(address: str) -> None:
     if not host or not port.isdigit():
         raise ValueError(f"{address!r} is no HOST:PORT")
     socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-
-
-def _first_line(error: BaseException) -> str:
-    """What Ray says, without the tracebacks of other processes that it appends."""
-    cause = getattr(error, "cause", None) or error
-    return (str(cause) or repr(cause)).strip().splitlines()[0].rstrip(".")
 
 
 def _be_quiet() -> None:

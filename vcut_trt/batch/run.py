@@ -8,9 +8,9 @@ DIR/.lock           held by the one run that works here
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -28,11 +28,10 @@ from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.files import sha256_of, write_atomically
+from vcut_trt.work.locks import lock_file
 from vcut_trt.work.progress import SILENT, Advance, Progress
 
-if sys.platform != "win32":
-    import fcntl
-
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 BATCH_FILE, FAILED_FILE, LOCK_FILE = "batch.json", "failed.jsonl", ".lock"
 
 
@@ -106,7 +105,7 @@ def _claimed(config: BatchConfig) -> Iterator[None]:
     wanted = BatchFile(bundle_sha256=sha256_of(config.bundle.root / MANIFEST), settings=config.settings)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder / LOCK_FILE)
+        lock = _locked(folder)
     try:
         path = folder / BATCH_FILE
         if path.exists():
@@ -116,20 +115,19 @@ def _claimed(config: BatchConfig) -> Iterator[None]:
                 write_atomically(path, (wanted.model_dump_json(indent=2) + "\n").encode())
         yield
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ServingError(f"another run works in {path.parent}; wait for it, or choose another --output") from None
-        except OSError:
-            pass  # a network file system without locks: then it is the user who starts one run at a time
-    return descriptor
+def _locked(folder: Path) -> int | None:
+    """Hold the folder's lock; None on a network file system without locks, where the user starts one run at a time."""
+    busy = ServingError(f"another run works in {folder}; wait for it, or choose another --output")
+    try:
+        return lock_file(folder / LOCK_FILE, busy, mode=0o644)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
 
 
 def _check_same(path: Path, wanted: BatchFile) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
@@ -19,9 +19,6 @@ from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.progress import Advance
-
-SETTINGS = TypeAdapter(ClipSettings)
-
 
 SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 """What counts as an image in a folder; a file that is named itself may have any suffix."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,7 @@ import torch
 
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
-from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS
+from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS, Architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.spec.graphs import CLIP_SIZE
@@ -38,6 +39,14 @@ CONFIG_FILES = {
     "feature_extractor": "preprocessor_config.json",
 }
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
+ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY}
+"""Those that are known by name."""
+
+
+def default_precision(model: str) -> Precision:
+    """The precision of a model where the user names none: its family's, fp16 for folders and hub ids."""
+    architecture = ARCHITECTURES.get(model)
+    return Precision.FP16 if architecture is None else architecture.default_precision
 
 
 def open_checkpoint(
@@ -56,9 +65,9 @@ def open_checkpoint(
         CheckpointError: The hub cannot be reached or asks for a login, or a part is missing or of another architecture.
     """
     if model == "tiny" or random_weights:
-        architecture = {**FAMILY, "tiny": TINY}.get(model)
+        architecture = ARCHITECTURES.get(model)
         if architecture is None:
-            known = ", ".join([*FAMILY, "tiny"])
+            known = ", ".join(ARCHITECTURES)
             raise ConfigError(f"random weights can be made for the architectures {known}, not for {model!r}")
         if revision is not None:
             raise ConfigError(f"{model} with random weights has no revision; leave --revision out")

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vcut_trt.spec.precision import Precision
+
 HUB_IDS: Mapping[str, str] = {
     "svd": "stabilityai/stable-video-diffusion-img2vid",
     "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
@@ -31,6 +33,7 @@ class Architecture:
     feature_extractor: Config  # transformers.CLIPImageProcessor
     height: int  # pixels of the videos that it was trained on
     width: int
+    default_precision: Precision = Precision.FP16  # where the user names none
 
 
 SCHEDULER: Config = {

@@ -7,6 +7,7 @@ picture are small. Its weights are random and the same on every run, so its vide
 from __future__ import annotations
 
 from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, SCHEDULER, Architecture
+from vcut_trt.spec.precision import Precision
 
 TINY = Architecture(
     unet={
@@ -44,4 +45,5 @@ TINY = Architecture(
     feature_extractor=FEATURE_EXTRACTOR,
     height=128,
     width=192,
+    default_precision=Precision.FP32,
 )

@@ -10,76 +10,50 @@ import typer
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
 from vcut_trt.bundle.memory import GIB
 from vcut_trt.commands.console import ConsoleProgress, fail, reporting
+from vcut_trt.commands.export_options import (
+    AllowUnfusedOption,
+    CfgOption,
+    CrossAttentionOption,
+    CutStepOption,
+    DecodeChunkOption,
+    FramesOption,
+    HeightOption,
+    ModelOption,
+    OpsetOption,
+    OutputOption,
+    PrecisionOption,
+    RandomWeightsOption,
+    RevisionOption,
+    TargetOption,
+    TensorrtOption,
+    VideosOption,
+    WidthOption,
+)
 from vcut_trt.commands.options import BackendOption, BundleArgument, DebugOption, DeviceOption, JsonOption
 from vcut_trt.commands.views import show_bundle, show_checks, show_manifest
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
 from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse_targets
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.schedule import REFERENCE_STEPS
-
-TargetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--target",
-        help="GPU to build plans for: a10, l4, smNN (compute capability), native (this machine's); cpu for ONNX only. "
-        "Repeatable. Default: native with a CUDA GPU, else a10 and l4.",
-        show_default=False,
-    ),
-]
-TensorrtOption = Annotated[
-    FlavourChoice, typer.Option(help="auto: classic for native where it is installed, else TensorRT for RTX.")
-]
-AllowUnfusedOption = Annotated[
-    bool, typer.Option("--allow-unfused", help="Keep a plan whose attention TensorRT did not fuse.")
-]
+from vcut_trt.spec.graphs import OPSETS
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 
 
 def export(
-    model: Annotated[
-        str,
-        typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder in diffusers' layout.", prompt=False),
-    ],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The model's architecture with random weights; downloads nothing.")
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle. Default: build/MODEL.", show_default=False)
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Frames of a video. Default: the model's own.", show_default=False)
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(help="Pixels, a multiple of 64. Default: 576 (tiny: 128).", show_default=False)
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Pixels, a multiple of 64. Default: 1024 (tiny: 192).", show_default=False)
-    ] = None,
-    videos: Annotated[int, typer.Option(help="Videos made by one call.")] = 1,
-    decode_chunk: Annotated[
-        int | None,
-        typer.Option(
-            help="Frames decoded at a time, a divisor of --frames. Default: the largest up to 8.", show_default=False
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Type of weights and activations. Default: fp16 (tiny: fp32).", show_default=False),
-    ] = None,
-    cross_attention: Annotated[
-        CrossAttention,
-        typer.Option(help="paper: spatial folded, temporal dropped; exact: both folded; original: left as it is."),
-    ] = CrossAttention.PAPER,
-    cfg: Annotated[
-        CfgMode, typer.Option(help="Halves of a guided step: one batch, or one after the other (less memory).")
-    ] = CfgMode.BATCHED,
-    cut_step: Annotated[
-        int,
-        typer.Option(help=f"Default cut step of the bundle, 1 … {REFERENCE_STEPS + 1}, of {REFERENCE_STEPS} steps."),
-    ] = 17,
-    opset: Annotated[int, typer.Option(help="ONNX opset: 21, or 23 (keeps Attention whole).")] = 21,
+    model: ModelOption,
+    revision: RevisionOption = None,
+    random_weights: RandomWeightsOption = False,
+    output: OutputOption = None,
+    frames: FramesOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    videos: VideosOption = 1,
+    decode_chunk: DecodeChunkOption = None,
+    precision: PrecisionOption = None,
+    cross_attention: CrossAttentionOption = CrossAttention.PAPER,
+    cfg: CfgOption = CfgMode.BATCHED,
+    cut_step: CutStepOption = DEFAULT_CUT_STEP,
+    opset: OpsetOption = OPSETS[0],
     target: TargetOption = None,
     tensorrt: TensorrtOption = FlavourChoice.AUTO,
     allow_unfused: AllowUnfusedOption = False,
@@ -92,15 +66,15 @@ def export(
         with_plans = all(item.kind is not TargetKind.CPU for item in targets)
         if with_plans:
             choose_flavour(tensorrt, targets)  # a missing TensorRT is told before the work, not after it
-        precision = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
         place = output or Path("build") / Path(model).resolve().name
         check_replaceable(place)
         progress = ConsoleProgress()
 
-        from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
+        from vcut_trt.checkpoints.sources import default_precision, open_checkpoint, video_spec
         from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
+        precision = precision or default_precision(model)
         checkpoint = open_checkpoint(model, revision=revision, precision=precision, random_weights=random_weights)
         config = ExportConfig(
             video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),

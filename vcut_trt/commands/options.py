@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
-from vcut_trt.spec.clip import Fit
+from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.residency import Residency
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
@@ -41,3 +42,35 @@ NoiseAugOption = Annotated[float, typer.Option(help="Noise added to the image; m
 MinGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the first frame.")]
 MaxGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")]
 FitOption = Annotated[Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")]
+
+
+def clip_settings(
+    bundle: Bundle,
+    *,
+    steps: int,
+    cut_step: int | None,
+    seed: int,
+    fps: int,
+    motion_bucket: int,
+    noise_aug: float,
+    min_guidance: float,
+    max_guidance: float,
+    fit: Fit,
+) -> ClipSettings:
+    """The settings that the options of a clip stand for.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    asked = {
+        "num_inference_steps": steps,
+        "cut_step": cut_step,
+        "seed": seed,
+        "fps": fps,
+        "motion_bucket_id": motion_bucket,
+        "noise_aug_strength": noise_aug,
+        "min_guidance_scale": min_guidance,
+        "max_guidance_scale": max_guidance,
+        "fit": fit,
+    }
+    return ClipSettings.of(asked, reference_cut_step=bundle.manifest.cut_step)

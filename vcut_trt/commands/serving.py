@@ -28,86 +28,78 @@ from vcut_trt.commands.options import (
     ResidencyOption,
     SeedOption,
     StepsOption,
+    clip_settings,
+)
+from vcut_trt.commands.server_options import (
+    AllowedHostOption,
+    CorsOriginOption,
+    DataOption,
+    DrainTimeoutOption,
+    HangTimeoutOption,
+    HostOption,
+    JobsPerKeyOption,
+    JobTimeoutOption,
+    KeepGbOption,
+    KeepHoursOption,
+    KeysOption,
+    PortOption,
+    QueueOption,
+    ServerDebugOption,
+    UploadMbOption,
+    UploadMegapixelsOption,
 )
 from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
-from vcut_trt.spec.clip import Fit
+from vcut_trt.serving.jobs.limits import DEFAULTS, UserLimits
+from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
-from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
-
-HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 
 def serve(
     bundle: BundleArgument,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, then with --keys.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of jobs and videos, one for each server. Default: BUNDLE-jobs, beside the bundle.",
-            show_default=False,
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="File of API keys, made by vcut keys. Default: no key is asked for.", show_default=False),
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    data: DataOption = None,
+    keys: KeysOption = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
     cuda_graphs: CudaGraphsOption = True,
-    queue: Annotated[int, typer.Option(help="Jobs that may wait; more are answered 429.")] = 100,
-    jobs_per_key: Annotated[int, typer.Option(help="Unfinished jobs that a key may have.")] = 20,
-    upload_mb: Annotated[int, typer.Option(help="Largest upload, in MiB.")] = 20,
-    upload_megapixels: Annotated[float, typer.Option(help="Largest picture, in millions of pixels.")] = 50.0,
-    job_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds from a job's arrival to its end. Default: no limit.", show_default=False),
-    ] = None,
-    hang_timeout: Annotated[
-        float, typer.Option(help="Seconds without a step after which the worker is replaced.")
-    ] = 180.0,
-    drain_timeout: Annotated[float, typer.Option(help="Seconds that the job at work may take after SIGTERM.")] = 600.0,
-    keep_hours: Annotated[float, typer.Option(help="Hours that ended jobs and their videos are kept.")] = 24.0,
-    keep_gb: Annotated[float, typer.Option(help="GiB of videos that are kept; the oldest go first.")] = 20.0,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin whose pages may use the API. Repeatable.", show_default=False)
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Host name under which the server answers. Repeatable. Default: without keys this machine's names, "
-            "else all.",
-            show_default=False,
-        ),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show the traceback of an error.")] = False,
+    queue: QueueOption = DEFAULTS.queue,
+    jobs_per_key: JobsPerKeyOption = DEFAULTS.jobs_per_key,
+    upload_mb: UploadMbOption = DEFAULTS.upload_mb,
+    upload_megapixels: UploadMegapixelsOption = DEFAULTS.upload_megapixels,
+    job_timeout: JobTimeoutOption = DEFAULTS.job_timeout,
+    hang_timeout: HangTimeoutOption = 180.0,
+    drain_timeout: DrainTimeoutOption = 600.0,
+    keep_hours: KeepHoursOption = DEFAULTS.keep_hours,
+    keep_gb: KeepGbOption = DEFAULTS.keep_gb,
+    cors_origin: CorsOriginOption = None,
+    allowed_host: AllowedHostOption = None,
+    debug: ServerDebugOption = False,
 ) -> None:
     """Serve a bundle over HTTP: jobs that survive crashes, a page to try them, metrics."""
     with reporting(debug=debug):
         need("fastapi", "uvicorn", "prometheus_client", "python_multipart", extra="serve")
         opened = Bundle.open(bundle)
 
-        from vcut_trt.serving.jobs.limits import Limits
         from vcut_trt.serving.jobs.service import ServiceConfig
         from vcut_trt.serving.server import ServerConfig
         from vcut_trt.serving.server import serve as run_server
         from vcut_trt.serving.worker.process import worker_command
 
-        limits = Limits(
-            queue_jobs=queue,
+        limits = UserLimits(
+            queue=queue,
             jobs_per_key=jobs_per_key,
-            upload_bytes=upload_mb * MEBIBYTE,
-            upload_pixels=round(upload_megapixels * 1e6),
-            job_seconds=job_timeout,
-            keep_seconds=keep_hours * HOUR_SECONDS,
-            keep_bytes=round(keep_gb * GIBIBYTE),
-        )
+            upload_mb=upload_mb,
+            upload_megapixels=upload_megapixels,
+            job_timeout=job_timeout,
+            keep_hours=keep_hours,
+            keep_gb=keep_gb,
+        ).limits()
         place = data or opened.root.resolve().with_name(f"{opened.root.resolve().name}-jobs")
         service = ServiceConfig(bundle=opened, data=place, keys=keys, residency=residency, limits=limits)
         worker = worker_command(str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs)
@@ -164,13 +156,13 @@ def batch(
     ] = None,
     steps: StepsOption = REFERENCE_STEPS,
     cut_step: CutStepOption = None,
-    seed: SeedOption = 0,
-    fps: FpsOption = 7,
-    motion_bucket: MotionBucketOption = 127,
-    noise_aug: NoiseAugOption = 0.02,
-    min_guidance: MinGuidanceOption = 1.0,
-    max_guidance: MaxGuidanceOption = 3.0,
-    fit: FitOption = Fit.CROP,
+    seed: SeedOption = ClipSettings.seed,
+    fps: FpsOption = ClipSettings.fps,
+    motion_bucket: MotionBucketOption = ClipSettings.motion_bucket_id,
+    noise_aug: NoiseAugOption = ClipSettings.noise_aug_strength,
+    min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
+    max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
+    fit: FitOption = ClipSettings.fit,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -183,23 +175,20 @@ def batch(
         if ray is not None:
             need("ray", extra="ray")
         opened = Bundle.open(bundle)
-        schedule = CutSchedule.chosen(
-            num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
-        )
 
         from vcut_trt.batch.run import FAILED_FILE, run_batch
         from vcut_trt.batch.tasks import BatchConfig
-        from vcut_trt.spec.clip import ClipSettings
 
-        settings = ClipSettings(
-            num_inference_steps=schedule.num_inference_steps,
-            cut_step=schedule.cut_step,
+        settings = clip_settings(
+            opened,
+            steps=steps,
+            cut_step=cut_step,
             seed=seed,
             fps=fps,
-            motion_bucket_id=motion_bucket,
-            noise_aug_strength=noise_aug,
-            min_guidance_scale=min_guidance,
-            max_guidance_scale=max_guidance,
+            motion_bucket=motion_bucket,
+            noise_aug=noise_aug,
+            min_guidance=min_guidance,
+            max_guidance=max_guidance,
             fit=fit,
         )
         config = BatchConfig(

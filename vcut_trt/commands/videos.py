@@ -26,12 +26,13 @@ from vcut_trt.commands.options import (
     ResidencyOption,
     SeedOption,
     StepsOption,
+    clip_settings,
 )
 from vcut_trt.commands.views import show_answer, show_bench, show_tuned
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.measure.quality import Metric
-from vcut_trt.spec.clip import Fit
+from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
@@ -42,13 +43,13 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, .mp4.")] = Path("clip.mp4"),
     steps: StepsOption = REFERENCE_STEPS,
     cut_step: CutStepOption = None,
-    seed: SeedOption = 0,
-    fps: FpsOption = 7,
-    motion_bucket: MotionBucketOption = 127,
-    noise_aug: NoiseAugOption = 0.02,
-    min_guidance: MinGuidanceOption = 1.0,
-    max_guidance: MaxGuidanceOption = 3.0,
-    fit: FitOption = Fit.CROP,
+    seed: SeedOption = ClipSettings.seed,
+    fps: FpsOption = ClipSettings.fps,
+    motion_bucket: MotionBucketOption = ClipSettings.motion_bucket_id,
+    noise_aug: NoiseAugOption = ClipSettings.noise_aug_strength,
+    min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
+    max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
+    fit: FitOption = ClipSettings.fit,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -59,22 +60,19 @@ def generate(
     """Make a video of an image."""
     with reporting(debug=debug):
         opened = Bundle.open(bundle)
-        schedule = CutSchedule.chosen(
-            num_inference_steps=steps, cut_step=cut_step, reference_cut_step=opened.manifest.cut_step
-        )
 
         from vcut_trt.runtime.generate import GenerateConfig, generate_videos
-        from vcut_trt.spec.clip import ClipSettings
 
-        settings = ClipSettings(
-            num_inference_steps=schedule.num_inference_steps,
-            cut_step=schedule.cut_step,
+        settings = clip_settings(
+            opened,
+            steps=steps,
+            cut_step=cut_step,
             seed=seed,
             fps=fps,
-            motion_bucket_id=motion_bucket,
-            noise_aug_strength=noise_aug,
-            min_guidance_scale=min_guidance,
-            max_guidance_scale=max_guidance,
+            motion_bucket=motion_bucket,
+            noise_aug=noise_aug,
+            min_guidance=min_guidance,
+            max_guidance=max_guidance,
             fit=fit,
         )
         config = GenerateConfig(image=image, output=output, settings=settings)
@@ -88,7 +86,7 @@ def generate(
             "videos": videos,
             "frames": opened.manifest.video.frames,
             "steps": steps,
-            "cut_step": schedule.cut_step,
+            "cut_step": settings.cut_step,
             "seed": seed,
             "seconds": round(generated.seconds, 3),
             "backend": choice.backend.value,

@@ -25,9 +25,9 @@ from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecor
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
-from vcut_trt.export.onnx_graph import OPSETS, save_graphs, trace
+from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import graph_names, graph_specs
+from vcut_trt.spec.graphs import OPSETS, graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule

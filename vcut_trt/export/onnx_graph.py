@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from vcut_trt.errors import ExportError
 from vcut_trt.spec.interface import GraphSpec, TensorSpec
 
-OPSETS = (21, 23)
 INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: parsers want shapes and axes there
 PAGE_BYTES = 4096  # larger ones begin on a page, as the ONNX specification advises for memory mapping
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
 
 class Fit(str, Enum):
@@ -91,10 +96,37 @@ class ClipSettings:
             )
         assert self.schedule  # raises on its own behalf
 
+    @classmethod
+    def of(cls, asked: Mapping[str, Any], *, reference_cut_step: int) -> ClipSettings:
+        """The settings of a request: what it asks for, and for the rest the defaults.
+
+        Args:
+            asked: Values by the names of the fields; None is as good as not asked for. Without a cut step it is the
+                bundle's, scaled to the steps; without a seed one is drawn.
+            reference_cut_step: The bundle's cut step, of 25 steps.
+
+        Raises:
+            ConfigError: A value is out of range, or not a way to fit.
+        """
+        values = {name: value for name, value in asked.items() if value is not None}
+        schedule = CutSchedule.chosen(
+            num_inference_steps=values.setdefault("num_inference_steps", REFERENCE_STEPS),
+            cut_step=values.get("cut_step"),
+            reference_cut_step=reference_cut_step,
+        )
+        values["cut_step"] = schedule.cut_step
+        values.setdefault("seed", draw_seed())
+        values["fit"] = chosen(Fit, "fit", values.get("fit", cls.fit))
+        return cls(**values)
+
     @property
     def schedule(self) -> CutSchedule:
         """Which stage each step belongs to."""
         return CutSchedule(num_inference_steps=self.num_inference_steps, cut_step=self.cut_step)
+
+
+CLIP_SETTINGS = TypeAdapter(ClipSettings)
+"""To and from JSON."""
 
 
 def draw_seed() -> int:

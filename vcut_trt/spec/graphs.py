@@ -13,6 +13,7 @@ from vcut_trt.spec.steps import CUT_KINDS, step_graphs, step_kinds
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 
 CLIP_SIZE = 224  # pixels each way of CLIP's input
+OPSETS = (21, 23)  # of ONNX; the first is the default, the second keeps Attention whole
 
 
 def graph_names(kinds: Iterable[str] = CUT_KINDS) -> tuple[GraphName, ...]:

@@ -1,4 +1,4 @@
-"""Locks: one process at a time in a folder."""
+"""Locks: one process at a time in a folder, by a lock on the folder itself or on a file in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vcut_trt.errors import BundleError
+from vcut_trt.errors import BundleError, VcutError
 
 if sys.platform != "win32":
     import fcntl
@@ -46,3 +46,27 @@ def _lock_folder(folder: Path) -> int | None:
             os.close(lock)
             return None
         os.close(lock)  # a lock on a folder that has been removed or renamed since: try again
+
+
+def lock_file(path: Path, busy: VcutError, *, mode: int) -> int:
+    """Make a file if it is not there, and hold a lock on it, which ends with the descriptor that comes back.
+
+    Args:
+        path: The file.
+        busy: What to raise where another process holds the lock.
+        mode: The permissions of a new file.
+
+    Raises:
+        OSError: The file cannot be made, or its file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), mode)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise busy from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

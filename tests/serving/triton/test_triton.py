@@ -31,7 +31,7 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, ServingError
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import load_image
-from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, clip_settings, write_repository
+from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, write_repository
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.interface import GraphName
 
@@ -241,16 +241,18 @@ def test_what_cannot_work_is_refused(nano_bundle: Bundle, changes: dict[str, Any
 
 
 def test_settings_that_a_request_leaves_out_are_those_of_the_server() -> None:
-    first, second = clip_settings({}, 17), clip_settings({}, 17)
+    first, second = ClipSettings.of({}, reference_cut_step=17), ClipSettings.of({}, reference_cut_step=17)
     assert (first.num_inference_steps, first.cut_step, first.fps, first.fit) == (25, 17, 7, Fit.CROP)
     assert first.seed != second.seed
-    assert clip_settings({"num_inference_steps": 50}, 17).cut_step == 33
-    given = clip_settings({"num_inference_steps": 4, "cut_step": 5, "seed": 3, "fit": "stretch"}, 17)
+    assert ClipSettings.of({"num_inference_steps": 50}, reference_cut_step=17).cut_step == 33
+    given = ClipSettings.of(
+        {"num_inference_steps": 4, "cut_step": 5, "seed": 3, "fit": "stretch"}, reference_cut_step=17
+    )
     assert given == ClipSettings(num_inference_steps=4, cut_step=5, seed=3, fit=Fit.STRETCH)
     with pytest.raises(ConfigError, match="fit is 'wide'; use crop, stretch"):
-        clip_settings({"fit": "wide"}, 17)
+        ClipSettings.of({"fit": "wide"}, reference_cut_step=17)
     with pytest.raises(ConfigError, match="num_inference_steps is 0"):
-        clip_settings({"num_inference_steps": 0}, 17)
+        ClipSettings.of({"num_inference_steps": 0}, reference_cut_step=17)
 
 
 # The model on a stand-in of Triton's module: what a real server cannot be made to do at will.

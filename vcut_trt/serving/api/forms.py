@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import warnings
+from dataclasses import fields as fields_of
 from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
@@ -19,14 +20,15 @@ from starlette.datastructures import FormData, UploadFile
 from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import fit_image, upright_rgb
 from vcut_trt.serving.api.errors import ApiError
-from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit, draw_seed
-from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.video import VideoSpec
 
 PICTURE_FIELDS = ("image", "input_reference")
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_FIELDS = 32
 LONGEST_FIELD_BYTES = 16 * 1024
+CLIP_FIELDS = tuple(field.name for field in fields_of(ClipSettings))
 
 
 class VideoForm(BaseModel):
@@ -53,16 +55,16 @@ class VideoForm(BaseModel):
         le=LARGEST_SEED,
         description="The same seed makes the same video. Default: a random one, which the job names.",
     )
-    fps: int = Field(7, ge=1, le=LARGEST_FPS, description="Frames a second.")
+    fps: int = Field(ClipSettings.fps, ge=1, le=LARGEST_FPS, description="Frames a second.")
     motion_bucket_id: int = Field(
-        127,
+        ClipSettings.motion_bucket_id,
         ge=0,
         le=100_000,
         validation_alias=AliasChoices("motion_bucket_id", "motion_bucket"),
         description="How much moves; SVD was trained with 0 … 255.",
     )
     noise_aug_strength: float = Field(
-        0.02,
+        ClipSettings.noise_aug_strength,
         ge=0,
         le=1000,
         allow_inf_nan=False,
@@ -70,7 +72,7 @@ class VideoForm(BaseModel):
         description="Noise added to the image.",
     )
     min_guidance_scale: float = Field(
-        1.0,
+        ClipSettings.min_guidance_scale,
         ge=-1000,
         le=1000,
         allow_inf_nan=False,
@@ -78,14 +80,14 @@ class VideoForm(BaseModel):
         description="Guidance scale of the first frame.",
     )
     max_guidance_scale: float = Field(
-        3.0,
+        ClipSettings.max_guidance_scale,
         ge=-1000,
         le=1000,
         allow_inf_nan=False,
         validation_alias=AliasChoices("max_guidance_scale", "max_guidance"),
         description="Guidance scale of the last frame; up to 1: none.",
     )
-    fit: Fit = Field(Fit.CROP, description="A picture of another shape: cut its overhang off, or distort it.")
+    fit: Fit = Field(ClipSettings.fit, description="A picture of another shape: cut its overhang off, or distort it.")
     timeout_seconds: float | None = Field(
         None, gt=0, le=30 * 86400, allow_inf_nan=False, description="Fail the job if it is not done by then."
     )
@@ -121,7 +123,8 @@ def parse_form(form: FormData, video: VideoSpec, model: str, bundle_cut_step: in
         raise ApiError(422, f"{at_fault}: {first['msg']}", param=at_fault) from None
     _check_fixed(fields, video, model)
     try:
-        return fields, _settings(fields, bundle_cut_step)
+        asked = fields.model_dump(include=set(CLIP_FIELDS))
+        return fields, ClipSettings.of(asked, reference_cut_step=bundle_cut_step)
     except ConfigError as error:
         raise ApiError(422, str(error)) from None
 
@@ -138,23 +141,6 @@ def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:
         asked = getattr(fields, name)
         if asked is not None and asked != value:
             raise ApiError(422, f"{name} is {asked}; this server makes {value} only", param=name)
-
-
-def _settings(fields: VideoForm, bundle_cut_step: int) -> ClipSettings:
-    schedule = CutSchedule.chosen(
-        num_inference_steps=fields.num_inference_steps, cut_step=fields.cut_step, reference_cut_step=bundle_cut_step
-    )
-    return ClipSettings(
-        num_inference_steps=schedule.num_inference_steps,
-        cut_step=schedule.cut_step,
-        seed=draw_seed() if fields.seed is None else fields.seed,
-        fps=fields.fps,
-        motion_bucket_id=fields.motion_bucket_id,
-        noise_aug_strength=fields.noise_aug_strength,
-        min_guidance_scale=fields.min_guidance_scale,
-        max_guidance_scale=fields.max_guidance_scale,
-        fit=fields.fit,
-    )
 
 
 def picture_of(form: FormData) -> UploadFile:

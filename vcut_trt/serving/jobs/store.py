@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,20 +24,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
-from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.clip import CLIP_SETTINGS
 from vcut_trt.work.files import write_atomically
-
-if sys.platform != "win32":
-    import fcntl
+from vcut_trt.work.locks import lock_file
 
 MOST_ATTEMPTS = 5
 MAKING = ".making-"  # begins the names of folders in which videos are made
 SCHEMA_VERSION = 1
-SETTINGS = TypeAdapter(ClipSettings)
 SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -99,7 +93,8 @@ class JobStore:
         try:
             for place in (folder, self._inputs, self._videos):
                 place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _locked(folder / "lock")
+            busy = ServingError(f"another server works with {folder}. Give each server a --data folder of its own.")
+            self._lock = lock_file(folder / "lock", busy, mode=0o600)
             self._database = sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None, check_same_thread=False)
             self._database.row_factory = sqlite3.Row
             self._prepare()
@@ -172,7 +167,7 @@ class JobStore:
             (
                 name,
                 request.owner,
-                SETTINGS.dump_json(request.settings).decode(),
+                CLIP_SETTINGS.dump_json(request.settings).decode(),
                 JobStatus.QUEUED.value,
                 now,
                 None if request.timeout_seconds is None else now + request.timeout_seconds,
@@ -419,7 +414,7 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"],
         owner=row["owner"],
-        settings=SETTINGS.validate_json(row["settings"]),
+        settings=CLIP_SETTINGS.validate_json(row["settings"]),
         status=JobStatus(row["status"]),
         created_at=row["created_at"],
         deadline=row["deadline"],
@@ -454,16 +449,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ServingError(
-                f"another server works with {path.parent}. Give each server a --data folder of its own."
-            ) from None
-    return descriptor

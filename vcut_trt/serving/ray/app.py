@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import ray
 from fastapi import FastAPI
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -27,13 +27,12 @@ from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.serving.api.keys import KeyFile
 from vcut_trt.serving.app import Doors, create_app
-from vcut_trt.serving.jobs.limits import Limits
+from vcut_trt.serving.jobs.limits import MEBIBYTE, UserLimits
 from vcut_trt.serving.jobs.service import Service, ServiceConfig
 from vcut_trt.serving.ray.worker import ClipReplica, RayWorker
 from vcut_trt.serving.server import LOOPBACK_HOSTS
 from vcut_trt.spec.residency import Residency
 
-HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
 LISTENERS = 1000  # requests that the API answers at a time; whoever watches a job is one as long as it lasts
 HEAD_NODE = {"node:__internal_head__": 0.001}  # Ray's name for it. The jobs lie on one disk: their server stays there
 WATCH_SECONDS = 3.0  # between two looks at what Serve is about to do
@@ -48,10 +47,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 """On the command line: with commas between them."""
 
 
-class AppArguments(BaseModel):
-    """What `serve run` is told, as NAME=VALUE; the defaults are those of `vcut serve`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class AppArguments(UserLimits):
+    """What `serve run` is told, as NAME=VALUE, the limits included; the defaults are those of `vcut serve`."""
 
     bundle: Path  # under the same path on every node
     data: Path | None = None  # on the head node; default: BUNDLE-jobs, beside the bundle
@@ -62,15 +59,8 @@ class AppArguments(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU for each replica, where the cluster has one
     residency: Residency = Residency.AUTO
     cuda_graphs: bool = True
-    queue: int = 100
-    jobs_per_key: int = 20
-    upload_mb: int = 20
-    upload_megapixels: float = 50.0
-    job_timeout: float | None = None  # seconds
     hang_timeout: float = Field(180.0, gt=0)
     drain_timeout: float = Field(600.0, ge=0)
-    keep_hours: float = 24.0
-    keep_gb: float = 20.0
     cors_origin: Names = ()
     allowed_host: Names = ()  # default: without keys this machine's names, else all
 
@@ -107,22 +97,6 @@ class AppArguments(BaseModel):
         if videos != 1:
             raise ServingError(f"this bundle makes {videos} videos a call; a server wants one. Export with --videos 1.")
         return arguments
-
-    def limits(self) -> Limits:
-        """What the server takes in and keeps.
-
-        Raises:
-            ConfigError: A limit is not positive.
-        """
-        return Limits(
-            queue_jobs=self.queue,
-            jobs_per_key=self.jobs_per_key,
-            upload_bytes=self.upload_mb * MEBIBYTE,
-            upload_pixels=round(self.upload_megapixels * 1e6),
-            job_seconds=self.job_timeout,
-            keep_seconds=self.keep_hours * HOUR_SECONDS,
-            keep_bytes=round(self.keep_gb * GIBIBYTE),
-        )
 
     def doors(self) -> Doors:
         """What is let in. Without keys, this machine's own names only: a page could make its name point here."""

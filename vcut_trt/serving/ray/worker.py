@@ -23,20 +23,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError
+from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError, first_line
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.clip_maker import ClipMaker
 from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
-from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.clip import CLIP_SETTINGS, ClipSettings
 from vcut_trt.spec.residency import Residency
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,6 @@ WAITING = "waiting"  # the stage of a job that no replica has begun
 LOOK_SECONDS = 1.0  # a waiting job says so this often: its runner then looks whether its deadline has passed
 SPARE_SECONDS = 60.0  # for Serve to replace a silent replica by itself, before the runner gives it up
 LAST_WORDS_SECONDS = 1.0  # between what a broken replica says and its end
-SETTINGS = TypeAdapter(ClipSettings)
 
 
 class ClipReplica:
@@ -88,7 +87,7 @@ class ClipReplica:
     async def make(self, job: str, settings: str, picture: bytes, residency: str) -> AsyncIterator[str | bytes]:
         """Make a clip: messages as JSON, the MP4 as bytes before the last one. Who ends the call ends the clip."""
         call = _Call(job, asyncio.get_running_loop())
-        order = (call, SETTINGS.validate_json(settings), picture, Residency(residency))
+        order = (call, CLIP_SETTINGS.validate_json(settings), picture, Residency(residency))
         work = self._thread.submit(self._make, *order)
         work.add_done_callback(lambda _work: call.tell(None))
         try:
@@ -223,9 +222,9 @@ class RayWorker:
                 self._go_on("", has_begun=False)
                 raise WorkerLostError("the call to a replica was cancelled") from None
             except RayActorError as error:
-                logger.warning("a replica ended while it was asked: %s", _first_line(error))
+                logger.warning("a replica ended while it was asked: %s", first_line(error).rstrip("."))
             except (RayError, RayServeException) as error:
-                raise ServingError(f"no replica can be used: {_first_line(error)}") from error
+                raise ServingError(f"no replica can be used: {first_line(error).rstrip('.')}") from error
             finally:
                 self._done_with(request)
 
@@ -234,7 +233,7 @@ class RayWorker:
         request = self._registered(_Request(order.job))
         try:
             self._go_on(order.job, has_begun=False)
-            settings, picture = SETTINGS.dump_json(order.settings).decode(), order.picture.read_bytes()
+            settings, picture = CLIP_SETTINGS.dump_json(order.settings).decode(), order.picture.read_bytes()
             request.begin(self._streaming.make.remote(order.job, settings, picture, self._residency.value))
             threading.Thread(target=request.read, daemon=True, name="replica's messages").start()
             yield from self._followed(request, order)
@@ -293,7 +292,7 @@ class RayWorker:
 
     def _event(self, said: str | BaseException, job: str) -> StageBegun | StepDone | Made:
         if isinstance(said, BaseException):
-            self._lose(_first_line(said))
+            self._lose(first_line(said).rstrip("."))
         try:
             message = FROM_WORKER.validate_json(said)
         except ValidationError:
@@ -371,10 +370,3 @@ class _Request:
         self._news.put(None)
         if self.response is not None and not self.is_over:
             self.response.cancel()
-
-
-def _first_line(error: BaseException) -> str:
-    """What Ray says, without the tracebacks of other processes that it appends."""
-    cause = getattr(error, "cause", None) or error
-    text = getattr(cause, "message", "") or str(cause) or repr(cause)
-    return str(text).strip().splitlines()[0].rstrip(".")

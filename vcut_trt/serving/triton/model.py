@@ -33,7 +33,7 @@ from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import LARGEST_PIXELS, upright_rgb
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
-from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO, clip_settings
+from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO
 from vcut_trt.spec.clip import ClipSettings
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders for strangers' files: the common ones, and no more
@@ -106,7 +106,7 @@ class TritonPythonModel:
         """
         reply.stop_if_cancelled("before its first step")
         values = {name: value for name in SETTINGS if (value := _value(request, name)) is not None}
-        settings = clip_settings(values, self._reference_cut_step)
+        settings = ClipSettings.of(values, reference_cut_step=self._reference_cut_step)
         content = _value(request, IMAGE)
         if content is None:  # Triton lets it pass where an optional input is given
             raise ImageError(f"the request has no {IMAGE}; send a {', '.join(FORMATS)} file's bytes")

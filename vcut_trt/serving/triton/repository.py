@@ -16,16 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
-from vcut_trt.spec.choices import chosen
-from vcut_trt.spec.clip import ClipSettings, Fit, draw_seed
+from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.residency import Residency
-from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.work.staging import stage_folder
 
 IMAGE, PROGRESS, VIDEO = "IMAGE", "PROGRESS", "VIDEO"
@@ -121,28 +119,6 @@ def write_repository(config: TritonConfig) -> Path:
     except OSError as error:
         raise ServingError(f"cannot write {place}: {error}") from error
     return place
-
-
-def clip_settings(given: Mapping[str, Any], reference_cut_step: int) -> ClipSettings:
-    """The settings of a request: what it gives, and for the rest what `vcut serve` takes.
-
-    Args:
-        given: Values by the names of `SETTINGS`.
-        reference_cut_step: The bundle's, of 25 steps.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-    values = {"num_inference_steps": REFERENCE_STEPS, **given}
-    if "cut_step" not in values:
-        values["cut_step"] = CutSchedule.scaled(
-            num_inference_steps=values["num_inference_steps"], reference_cut_step=reference_cut_step
-        ).cut_step
-    if "seed" not in values:
-        values["seed"] = draw_seed()
-    if "fit" in values:
-        values["fit"] = chosen(Fit, "fit", values["fit"])
-    return ClipSettings(**values)
 
 
 def config_text(config: TritonConfig) -> str:

@@ -1,0 +1,72 @@
+"""The options of `vcut export` and `vcut build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vcut_trt.engines.tensorrt.module import FlavourChoice
+from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.schedule import REFERENCE_STEPS
+
+ModelOption = Annotated[
+    str,
+    typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder in diffusers' layout.", prompt=False),
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")]
+RandomWeightsOption = Annotated[
+    bool, typer.Option("--random-weights", help="The model's architecture with random weights; downloads nothing.")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option(help="Folder of the bundle. Default: build/MODEL.", show_default=False)
+]
+FramesOption = Annotated[
+    int | None, typer.Option(help="Frames of a video. Default: the model's own.", show_default=False)
+]
+HeightOption = Annotated[
+    int | None, typer.Option(help="Pixels, a multiple of 64. Default: 576 (tiny: 128).", show_default=False)
+]
+WidthOption = Annotated[
+    int | None, typer.Option(help="Pixels, a multiple of 64. Default: 1024 (tiny: 192).", show_default=False)
+]
+VideosOption = Annotated[int, typer.Option(help="Videos made by one call.")]
+DecodeChunkOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Frames decoded at a time, a divisor of --frames. Default: the largest up to 8.", show_default=False
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Type of weights and activations. Default: fp16 (tiny: fp32).", show_default=False),
+]
+CrossAttentionOption = Annotated[
+    CrossAttention,
+    typer.Option(help="paper: spatial folded, temporal dropped; exact: both folded; original: left as it is."),
+]
+CfgOption = Annotated[
+    CfgMode, typer.Option(help="Halves of a guided step: one batch, or one after the other (less memory).")
+]
+CutStepOption = Annotated[
+    int,
+    typer.Option(help=f"Default cut step of the bundle, 1 … {REFERENCE_STEPS + 1}, of {REFERENCE_STEPS} steps."),
+]
+OpsetOption = Annotated[int, typer.Option(help="ONNX opset: 21, or 23 (keeps Attention whole).")]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="GPU to build plans for: a10, l4, smNN (compute capability), native (this machine's); cpu for ONNX only. "
+        "Repeatable. Default: native with a CUDA GPU, else a10 and l4.",
+        show_default=False,
+    ),
+]
+TensorrtOption = Annotated[
+    FlavourChoice, typer.Option(help="auto: classic for native where it is installed, else TensorRT for RTX.")
+]
+AllowUnfusedOption = Annotated[
+    bool, typer.Option("--allow-unfused", help="Keep a plan whose attention TensorRT did not fuse.")
+]
