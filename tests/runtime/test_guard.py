@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,17 @@ from torch import Tensor
 
 from tests.runtime.test_denoiser import FormulaEngine
 from vcut_trt.bundle.bundle import Bundle, graph_spec
+from vcut_trt.engines.base import Engine
+from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import NotFiniteError
 from vcut_trt.measure.samples import sample_images
+from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.residency import LAYOUTS, Residency
 from vcut_trt.spec.schedule import CutSchedule
 
 CPU = torch.device("cpu")
@@ -131,12 +135,23 @@ FINITE: dict[GraphName, Formula] = {
 }
 
 
+class OpenEngines(BaseOpener):
+    """Engines that are open already, all in one workspace."""
+
+    def __init__(self, engines: Mapping[GraphName, Engine], workspace: Workspace) -> None:
+        super().__init__(workspace, LAYOUTS[0], cuda_graphs=False)
+        self._engines = engines
+
+    def open(self, name: GraphName) -> Engine:
+        return self._engines[name]
+
+
 def pipeline_of(bundle: Bundle, **others: Formula) -> VCutPipeline:
     """The real pipeline on engines of known arithmetic."""
     workspace = Workspace(CPU)
     formulas = {**FINITE, **{GraphName(name): formula for name, formula in others.items()}}
     engines = {name: FormulaEngine(graph_spec(bundle, name), workspace, formula) for name, formula in formulas.items()}
-    return VCutPipeline.from_engines(bundle, engines)
+    return VCutPipeline.over(bundle, EngineSet(OpenEngines(engines, workspace), Residency.RESIDENT))
 
 
 def breaking_at(run: int, bad: float) -> Formula:

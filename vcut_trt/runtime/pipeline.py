@@ -10,11 +10,11 @@ same order of random numbers, so that it drops in; and `cut_step`.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,8 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.engines.tensorrt.opener import OpenEngines
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
-from vcut_trt.errors import BundleError, ConfigError
+from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.arguments import (
     check_choices,
     check_latents,
@@ -39,7 +38,9 @@ from vcut_trt.runtime.arguments import (
     prepared,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
+from vcut_trt.runtime.callbacks import AfterStep, StepCallback, after_step
 from vcut_trt.runtime.conditioning import encode_images
+from vcut_trt.runtime.configs import read_configs
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
@@ -61,7 +62,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-StepCallback = Callable[["VCutPipeline", int, Any, dict[str, Any]], dict[str, Any]]
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What one call's arguments stand for."""
+
+    conditions: MicroConditions
+    scheduler: EulerDiscreteScheduler
+    schedule: CutSchedule
+    guidance: Tensor | None  # (F), fp32; None: nothing is guided
+    after_step: AfterStep
+    videos_per_image: int
+    generator: torch.Generator | list[torch.Generator] | None
 
 
 class VCutPipeline:
@@ -76,6 +88,30 @@ class VCutPipeline:
         scheduler: A v-prediction Euler scheduler with continuous timesteps; copied for every video.
         preprocessor: Makes the encoders' inputs.
         default_cut_step: Of 25 steps; scaled to the number of steps of a call.
+
+    A call takes diffusers' arguments, under their names and with their defaults, and `cut_step`. The sizes and the
+    decode chunk are fixed at export; if given, they must be the bundle's.
+
+        image                    a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1]
+        height, width            pixels
+        num_frames               frames of a video
+        num_inference_steps      N
+        sigmas                   the scheduler's sigmas, the last one (0) included, instead of N
+        min_guidance_scale       of the first frame
+        max_guidance_scale       of the last frame; at 1 or below nothing is guided, and there is nothing to cut
+        fps                      frames a second that the UNet is told of
+        motion_bucket_id         how much moves, 0 … 255
+        noise_aug_strength       noise added to the image
+        decode_chunk_size        frames decoded at a time
+        num_videos_per_prompt    videos of each image
+        generator                makes the random numbers
+        latents                  (V, F, 4, h, w) standard normal, instead of drawing them
+        output_type              `pil`, `np`, `pt` or `latent`
+        callback_on_step_end     see `callbacks.StepCallback`
+        callback_on_step_end_tensor_inputs    what the callback gets: `latents`, copied for it, or nothing
+        return_dict              whether to wrap the frames in diffusers' output class
+        cut_step                 c, the first step without guidance, from 1; N + 1 never cuts. By default the bundle's,
+                                 scaled
     """
 
     def __init__(
@@ -133,11 +169,6 @@ class VCutPipeline:
         return cls.over(bundle, EngineSet(open_backend(bundle, choice, options), options.residency))
 
     @classmethod
-    def from_engines(cls, bundle: Bundle, engines: Mapping[GraphName, Engine]) -> VCutPipeline:
-        """A pipeline over engines that are open already, in one workspace, with a bundle's scheduler and sizes."""
-        return cls.over(bundle, EngineSet(OpenEngines(engines), Residency.RESIDENT))
-
-    @classmethod
     def from_configs(
         cls, folder: Path, engines: EngineSet, *, video: VideoSpec, precision: Precision, default_cut_step: int
     ) -> VCutPipeline:
@@ -146,15 +177,7 @@ class VCutPipeline:
         Raises:
             BundleError: They cannot be used.
         """
-        from diffusers import EulerDiscreteScheduler
-
-        extractor = folder / "feature_extractor" / "preprocessor_config.json"
-        try:
-            scheduler = EulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-            config = json.loads(extractor.read_text(encoding="utf-8"))
-            preprocessor = ImagePreprocessor(video, mean=config["image_mean"], std=config["image_std"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{folder} has an unusable scheduler or feature extractor: {error}") from error
+        scheduler, preprocessor = read_configs(folder, video)
         return cls(
             engines,
             video=video,
@@ -236,33 +259,7 @@ class VCutPipeline:
         *,
         cut_step: int | None = None,
     ) -> StableVideoDiffusionPipelineOutput | Any:
-        """Make the bundle's number of videos.
-
-        The sizes and the decode chunk are fixed at export; if given, they must be the bundle's.
-
-        Args:
-            image: A PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
-            height: Pixels.
-            width: Pixels.
-            num_frames: Frames of a video.
-            num_inference_steps: N.
-            sigmas: The scheduler's sigmas, the last one (0) included, instead of N.
-            min_guidance_scale: Of the first frame.
-            max_guidance_scale: Of the last frame; at 1 or below nothing is guided, and there is nothing to cut.
-            fps: Frames a second that the UNet is told of.
-            motion_bucket_id: How much moves, 0 … 255.
-            noise_aug_strength: Noise added to the image.
-            decode_chunk_size: Frames decoded at a time.
-            num_videos_per_prompt: Videos of each image.
-            generator: Makes the random numbers.
-            latents: (V, F, 4, h, w) standard normal, instead of drawing them.
-            output_type: `pil`, `np`, `pt` or `latent`.
-            callback_on_step_end: Called with this pipeline, the step from 0, the timestep and a dict of tensors; it may
-                return a dict with other `latents`.
-            callback_on_step_end_tensor_inputs: Names of those tensors: `latents`, copied for the callback; with none,
-                nothing is copied.
-            return_dict: Whether to wrap the frames in diffusers' output class.
-            cut_step: c, the first step without guidance, from 1; N + 1 never cuts. By default the bundle's, scaled.
+        """Make the bundle's number of videos. What the arguments mean is in the description of the class.
 
         Returns:
             An object with `frames`: a list of lists of PIL images, an array (V, F, H, W, 3), a tensor (V, F, 3, H, W),
@@ -279,36 +276,29 @@ class VCutPipeline:
         check_latents(self.video, latents)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
         scheduler = prepared(self.scheduler, num_inference_steps, sigmas)
-        schedule = self._schedule(len(scheduler.timesteps), cut_step)
-        guidance = guidance_scale(min_guidance_scale, max_guidance_scale, self.video.frames, self.device)
-        after_step = self._after_step(callback_on_step_end, tuple(callback_on_step_end_tensor_inputs))
+        schedule = CutSchedule.chosen(
+            num_inference_steps=len(scheduler.timesteps), cut_step=cut_step, reference_cut_step=self.default_cut_step
+        )
+        call = _Call(
+            conditions=conditions,
+            scheduler=scheduler,
+            schedule=schedule,
+            guidance=guidance_scale(min_guidance_scale, max_guidance_scale, self.video.frames, self.device),
+            after_step=after_step(self, callback_on_step_end, tuple(callback_on_step_end_tensor_inputs)),
+            videos_per_image=num_videos_per_prompt,
+            generator=generator,
+        )
         pixels = self._preprocessor(image)
         check_videos(self.video, len(pixels[0]), num_videos_per_prompt)
+        with self._exclusively():
+            frames = self._frames(pixels, latents, call, output_type)
+        return self._output(frames) if return_dict else frames
 
-        with (
-            self._exclusively(),
-            annotate("pipeline: %d steps, cut at %d", len(scheduler.timesteps), schedule.cut_step),
-        ):
-            guard = FiniteGuard(schedule, self.device)
-            with annotate("stage: condition"):
-                conditioning = encode_images(
-                    self._engines.stage(ENCODERS, _bind_all),
-                    pixels,
-                    conditions,
-                    device=self.device,
-                    videos_per_image=num_videos_per_prompt,
-                    generator=generator,
-                )
-                latents = self._initial_latents(latents, generator, scheduler)
-                guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
-            with annotate("stage: denoise"):
-                denoiser = self._engines.stage(self._engines.layout.steps, StepEngines).denoiser(
-                    conditioning, scheduler.sigmas.to(self.device, torch.float32), schedule, guidance
-                )
-                for index, timestep in enumerate(scheduler.timesteps):
-                    latents = denoiser(latents, index + 1)
-                    latents = after_step(index, timestep, latents)
-                    guard.note_step(index + 1, latents)
+    def _frames(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: _Call, output_type: str) -> Any:
+        """Condition, denoise and decode: frames of the kind that was asked for, or latents."""
+        guard = FiniteGuard(call.schedule, self.device)
+        with annotate("pipeline: %d steps, cut at %d", len(call.scheduler.timesteps), call.schedule.cut_step):
+            latents = self._latents(pixels, noise, call, guard)
             with annotate("stage: decode"):
                 frames = latents.clone() if output_type == "latent" else self._decode(latents, guard)
             guard.check(self.precision)
@@ -316,27 +306,30 @@ class VCutPipeline:
                 frames = self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
         if isinstance(frames, Tensor):
             self._engines.workspace.hand_over(frames)
-        return self._output(frames) if return_dict else frames
+        return frames
 
-    def _after_step(
-        self, callback: StepCallback | None, shown: tuple[str, ...]
-    ) -> Callable[[int, Any, Tensor], Tensor]:
-        """What happens between two steps: nothing, or the user's callback.
-
-        A callback gets a copy of the latents, which it may keep or change in place: the loop goes on with that copy.
-        """
-        if callback is None:
-            return lambda _index, _timestep, latents: latents
-
-        def call_back(index: int, timestep: Any, latents: Tensor) -> Tensor:
-            tensors = {name: latents.clone() for name in shown}
-            replaced = callback(self, index, timestep, tensors) or {}
-            kept = replaced.get("latents", tensors.get("latents", latents))
-            if tuple(kept.shape) != tuple(latents.shape):
-                raise ConfigError(f"a callback gave back latents {tuple(kept.shape)}, not {tuple(latents.shape)}")
-            return kept
-
-        return call_back
+    def _latents(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: _Call, guard: FiniteGuard) -> Tensor:
+        """The denoised latents, (V, F, 4, h, w), fp32, of the loop's own memory."""
+        with annotate("stage: condition"):
+            conditioning = encode_images(
+                self._engines.stage(ENCODERS, _bind_all),
+                pixels,
+                call.conditions,
+                device=self.device,
+                videos_per_image=call.videos_per_image,
+                generator=call.generator,
+            )
+            latents = self._initial_latents(noise, call.generator, call.scheduler)
+            guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
+        with annotate("stage: denoise"):
+            sigmas = call.scheduler.sigmas.to(self.device, torch.float32)
+            steps = self._engines.stage(self._engines.layout.steps, StepEngines)
+            denoiser = steps.denoiser(conditioning, sigmas, call.schedule, call.guidance)
+            for index, timestep in enumerate(call.scheduler.timesteps):
+                latents = denoiser(latents, index + 1)
+                latents = call.after_step(index, timestep, latents)
+                guard.note_step(index + 1, latents)
+        return latents
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -350,11 +343,6 @@ class VCutPipeline:
                     yield
             finally:
                 self._is_running = False
-
-    def _schedule(self, steps: int, cut_step: int | None) -> CutSchedule:
-        if cut_step is None:
-            return CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=self.default_cut_step)
-        return CutSchedule(num_inference_steps=steps, cut_step=cut_step)
 
     def _initial_latents(
         self, latents: Tensor | None, generator: torch.Generator | list[torch.Generator] | None, scheduler: Any

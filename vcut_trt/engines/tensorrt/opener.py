@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from vcut_trt.bundle.bundle import Bundle, graph_spec
@@ -18,7 +16,7 @@ from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRu
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.residency import LAYOUTS, Layout
+from vcut_trt.spec.residency import Layout
 
 
 class PlanOpener(BaseOpener):
@@ -47,20 +45,6 @@ class PlanOpener(BaseOpener):
     def close(self) -> None:
         """See `EngineOpener.close`."""
         self._runtime.close()
-
-
-class OpenEngines(BaseOpener):
-    """Engines that are open already, all in one workspace."""
-
-    def __init__(self, engines: Mapping[GraphName, Engine]) -> None:
-        workspaces = {id(engine.workspace): engine.workspace for engine in engines.values()}
-        assert len(workspaces) == 1, "the engines of a pipeline share one workspace"
-        super().__init__(next(iter(workspaces.values())), LAYOUTS[0], cuda_graphs=False)
-        self._engines = dict(engines)
-
-    def open(self, name: GraphName) -> Engine:
-        """See `EngineOpener.open`."""
-        return self._engines[name]
 
 
 def open_plans(bundle: Bundle, plans: PlanSet, device: torch.device, options: EngineOptions) -> PlanOpener:
