@@ -9,15 +9,15 @@ Addresses are multiples of 256 bytes, as TensorRT asks for tensors (`IExecutionC
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vcut_trt.engines.cuda_graph import CAPTURES
+from vcut_trt.engines.cuda_graph import GraphPool
+from vcut_trt.engines.launch import Launch
 from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError, first_line
 from vcut_trt.spec.interface import TensorSpec
 
@@ -59,8 +59,7 @@ class Workspace:
             device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._graph_pool: Any = None
-        self._why_no_capture = ""
+        self._graphs = GraphPool()
         self._reserved: dict[object, int] = {}
         self._scratch: Tensor | None = None
 
@@ -148,47 +147,13 @@ class Workspace:
         if not self._reserved:
             self._scratch = None
 
-    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, run: Launch) -> Launch:
         """Record what `run` enqueues as a CUDA graph and return what replays it, on the same addresses.
 
         Raises:
             RuntimeError: CUDA cannot record it, or could not record something else of this workspace.
         """
-        if self._why_no_capture:
-            raise RuntimeError(self._why_no_capture)
-        causes: list[str] = []  # their words only: an error holds the frames that it passed, and their tensors
-
-        def recorded() -> None:
-            try:
-                run()
-            except Exception as error:
-                causes.append(first_line(error))  # what follows from it, as the capture ends, is told in CUDA's words
-                raise
-
-        try:
-            with CAPTURES:
-                graph = torch.cuda.CUDAGraph()
-                if self._graph_pool is None:
-                    self._graph_pool = torch.cuda.graph_pool_handle()
-                # thread_local: what other threads launch and allocate meanwhile does not end this capture. A
-                # device-wide synchronization of theirs does; the launch then goes on without a graph.
-                with torch.cuda.graph(
-                    graph, pool=self._graph_pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
-                    recorded()
-        except Exception as error:
-            cause = causes[0] if causes else first_line(error)
-            self._stop_capturing(cause)
-            raise RuntimeError(cause) from error
-        except BaseException as error:
-            self._stop_capturing(first_line(error))
-            raise
-        return graph.replay
-
-    def _stop_capturing(self, cause: str) -> None:
-        """PyTorch may go on recording into the pool of a capture that failed: pytorch/pytorch issue 180395."""
-        self._graph_pool = None
-        self._why_no_capture = f"an earlier capture failed: {cause}"
+        return self._graphs.capture(run, self._stream)
 
 
 @contextmanager
