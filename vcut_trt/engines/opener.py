@@ -11,6 +11,10 @@ from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout, Residency
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
     from vcut_trt.engines.base import Engine
     from vcut_trt.engines.workspace import Workspace
 
@@ -47,6 +51,14 @@ class EngineOpener(Protocol):
     def close(self) -> None:
         """Free what the engines shared. No engine is open."""
 
+    def __enter__(self) -> Self:
+        """Open the context."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the opener."""
+
 
 class BaseOpener(ABC):
     """What openers share. See `EngineOpener`."""
@@ -73,3 +85,13 @@ class BaseOpener(ABC):
 
     def close(self) -> None:  # noqa: B027  # not abstract: most have nothing of their own to free
         """See `EngineOpener.close`."""
+
+    def __enter__(self) -> Self:
+        """Open the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the opener."""
+        self.close()

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout
 from vcut_trt.spec.steps import STEP_KINDS, Stage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -242,6 +245,16 @@ class TimedOpener:
     def close(self) -> None:
         """See `EngineOpener.close`."""
         self._opener.close()
+
+    def __enter__(self) -> Self:
+        """Open the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the opener."""
+        self.close()
 
 
 def interleaved(items: Iterable[Item], rounds: int) -> Iterator[tuple[int, Item]]:

@@ -75,23 +75,14 @@ def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progr
         with progress.stage("fold: stock UNet against folded UNet"):
             checks.append(check_fold(checkpoint, bundle))
     workspace = Workspace(choice.device)
-    references = _references(checkpoint, manifest, workspace)
-    opener = open_backend(bundle, choice, EngineOptions(residency=Residency.STAGED, cuda_graphs=False))
-    for name in manifest.graphs:
-        with progress.stage(f"graph: {name.value}"):
-            checks.append(_check_graph(bundle, name, references, opener))
-    opener.close()
-    with progress.stage("pipeline: PyTorch against engines"):
-        with VCutPipeline.from_configs(
-            bundle.root,
-            EngineSet(references, Residency.STAGED),
-            video=manifest.video,
-            precision=Precision.FP32,
-            default_cut_step=manifest.cut_step,
-        ) as theirs:
-            expected = _video(theirs)
-        checks.append(_check_video(bundle, choice, "pipeline", "PyTorch, cut", expected, CUT_STEP))
-    references.close()
+    with _references(checkpoint, manifest, workspace) as references:
+        options = EngineOptions(residency=Residency.STAGED, cuda_graphs=False)
+        with open_backend(bundle, choice, options) as opener:
+            for name in manifest.graphs:
+                with progress.stage(f"graph: {name.value}"):
+                    checks.append(_check_graph(bundle, name, references, opener))
+        with progress.stage("pipeline: PyTorch against engines"):
+            checks.append(_check_pipeline(bundle, choice, references))
     with progress.stage("stock: diffusers against engines"):
         expected = _stock_video(checkpoint, bundle, choice.device)
         workspace.release_cache()
@@ -140,6 +131,19 @@ def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, open
     with opener.open(name) as engine:
         came = engine(**inputs)[output]
     return compare(name.value, "PyTorch, fp32", expected, came, bundle.manifest.precision.row.graph_tolerance)
+
+
+def _check_pipeline(bundle: Bundle, choice: BackendChoice, references: ModuleOpener) -> Check:
+    manifest = bundle.manifest
+    with VCutPipeline.from_configs(
+        bundle.root,
+        EngineSet(references, Residency.STAGED),
+        video=manifest.video,
+        precision=Precision.FP32,
+        default_cut_step=manifest.cut_step,
+    ) as theirs:
+        expected = _video(theirs)
+    return _check_video(bundle, choice, "pipeline", "PyTorch, cut", expected, CUT_STEP)
 
 
 def _check_video(
