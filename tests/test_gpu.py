@@ -19,7 +19,7 @@ from vcut_trt.errors import EngineError
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.measure.parity import compare, example_inputs
 from vcut_trt.measure.samples import sample_images
-from vcut_trt.pretrained import pipeline_of
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.interface import GraphName
@@ -46,16 +46,13 @@ def allocated_bytes() -> int:
 
 
 def torch_pipeline(bundle: Bundle, device: str, execution: Execution = Execution.EAGER) -> VCutPipeline:
-    return pipeline_of(
-        checkpoint(),
-        Workspace(torch.device(device)),
+    config = PretrainedConfig(
         video=bundle.manifest.video,
         precision=Precision.FP32,
         cross_attention=CrossAttention.EXACT,
-        cfg=CfgMode.BATCHED,
         execution=execution,
-        cut_step=17,
     )
+    return pipeline_of(checkpoint(), Workspace(torch.device(device)), config)
 
 
 def video(pipeline: VCutPipeline, seed: int = 0, steps: int = STEPS, cut: int = CUT) -> Tensor:

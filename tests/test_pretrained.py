@@ -18,7 +18,7 @@ from vcut_trt.engines.torch_engine import Execution, TorchEngine
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import CheckpointError, ConfigError, EngineError
 from vcut_trt.measure.samples import sample_images
-from vcut_trt.pretrained import pipeline_of
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.interface import GraphSpec, TensorSpec
@@ -29,16 +29,14 @@ CPU = torch.device("cpu")
 
 
 def nano(execution: Execution = Execution.EAGER, cfg: CfgMode = CfgMode.BATCHED) -> VCutPipeline:
-    return pipeline_of(
-        checkpoint(),
-        Workspace(CPU),
+    config = PretrainedConfig(
         video=NANO_VIDEO,
         precision=Precision.FP32,
         cross_attention=CrossAttention.EXACT,
         cfg=cfg,
         execution=execution,
-        cut_step=17,
     )
+    return pipeline_of(checkpoint(), Workspace(CPU), config)
 
 
 def video(pipeline: VCutPipeline, **arguments: Any) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -26,6 +27,19 @@ from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 from vcut_trt.spec.video import VideoSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig:
+    """How a checkpoint becomes a pipeline on PyTorch. See `load_pretrained`."""
+
+    video: VideoSpec
+    precision: Precision
+    cross_attention: CrossAttention = CrossAttention.PAPER
+    cfg: CfgMode = CfgMode.BATCHED
+    execution: Execution = Execution.EAGER
+    residency: Residency = Residency.AUTO
+    cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
 
 
 def load_pretrained(
@@ -77,9 +91,7 @@ def load_pretrained(
     number = chosen(Precision, "precision", precision) if precision else default
     mode = chosen(Execution, "execution", execution)
     checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
-    return pipeline_of(
-        checkpoint,
-        Workspace(place),
+    config = PretrainedConfig(
         video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
         precision=number,
         cross_attention=chosen(CrossAttention, "cross_attention", cross_attention),
@@ -88,35 +100,18 @@ def load_pretrained(
         residency=chosen(Residency, "residency", residency),
         cut_step=cut_step,
     )
+    return pipeline_of(checkpoint, Workspace(place), config)
 
 
-def pipeline_of(
-    checkpoint: Checkpoint,
-    workspace: Workspace,
-    *,
-    video: VideoSpec,
-    precision: Precision,
-    cross_attention: CrossAttention,
-    cfg: CfgMode,
-    execution: Execution = Execution.EAGER,
-    residency: Residency = Residency.AUTO,
-    cut_step: int = DEFAULT_CUT_STEP,
-) -> VCutPipeline:
+def pipeline_of(checkpoint: Checkpoint, workspace: Workspace, config: PretrainedConfig) -> VCutPipeline:
     """The pipeline of a checkpoint that is open already. See `load_pretrained`."""
     modules, width = graph_modules(
-        checkpoint, cross_attention=cross_attention, cfg=cfg, dtype=torch_dtype(precision.dtype)
-    )
-    return pipeline_of_modules(
         checkpoint,
-        modules,
-        width,
-        workspace,
-        video=video,
-        precision=precision,
-        execution=execution,
-        residency=residency,
-        cut_step=cut_step,
+        cross_attention=config.cross_attention,
+        cfg=config.cfg,
+        dtype=torch_dtype(config.precision.dtype),
     )
+    return pipeline_of_modules(checkpoint, modules, width, workspace, config)
 
 
 def pipeline_of_modules(
@@ -124,12 +119,7 @@ def pipeline_of_modules(
     modules: Mapping[GraphName, nn.Module],
     projection_width: int,
     workspace: Workspace,
-    *,
-    video: VideoSpec,
-    precision: Precision,
-    execution: Execution = Execution.EAGER,
-    residency: Residency = Residency.AUTO,
-    cut_step: int = DEFAULT_CUT_STEP,
+    config: PretrainedConfig,
 ) -> VCutPipeline:
     """The pipeline over five modules, those of `graph_modules` or others with the same inputs and outputs.
 
@@ -138,20 +128,17 @@ def pipeline_of_modules(
         modules: The five graphs. They are moved to the workspace's device.
         projection_width: ΣC, as `graph_modules` gives it.
         workspace: Where the modules run.
-        video: As in `load_pretrained`, like what follows.
-        precision: The modules' own.
-        execution: How PyTorch runs them.
-        residency: Which of them are on the GPU at the same time.
-        cut_step: The default cut step, of 25.
+        config: What the modules were made with, and how they run.
     """
-    specs = graph_specs(video, precision, projection_width)
-    opener = ModuleOpener(modules, specs, workspace, layout=layouts(residency)[0], execution=execution)
+    specs = graph_specs(config.video, config.precision, projection_width)
+    layout = layouts(config.residency)[0]
+    opener = ModuleOpener(modules, specs, workspace, layout=layout, execution=config.execution)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_configs(Path(folder))
         return VCutPipeline.from_configs(
             Path(folder),
-            EngineSet(opener, residency),
-            video=video,
-            precision=precision,
-            default_cut_step=cut_step,
+            EngineSet(opener, config.residency),
+            video=config.video,
+            precision=config.precision,
+            default_cut_step=config.cut_step,
         )

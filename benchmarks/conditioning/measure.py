@@ -16,12 +16,11 @@ from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.measure import BEST, Clip, compare, make_clip
 from benchmarks.quality.report import summarize
 from vcut_trt.checkpoints.base import Checkpoint
-from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.measure.quality import check_installed
-from vcut_trt.pretrained import pipeline_of_modules
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.interface import GraphName
@@ -101,10 +100,7 @@ def gated_pipeline(checkpoint: Checkpoint, config: ConditioningConfig) -> tuple[
         {**modules, GraphName.UNET_CFG: gate},
         width,
         Workspace(config.device),
-        video=config.video,
-        precision=config.precision,
-        execution=Execution.EAGER,
-        cut_step=REFERENCE_STEPS + 1,
+        PretrainedConfig(video=config.video, precision=config.precision, cut_step=REFERENCE_STEPS + 1),
     )
     return pipeline, gate
 

@@ -18,13 +18,11 @@ from torch import Tensor
 from benchmarks.quality.lpips import FrameMetric, LpipsUnavailableError, open_lpips
 from benchmarks.quality.report import CutRow, Figures, QualityConfig, Report, summarize
 from vcut_trt.checkpoints.base import Checkpoint
-from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.quality import PSNR_CEILING_DB, check_installed, psnr, ssim
 from vcut_trt.measure.stock import stock_pipeline
-from vcut_trt.pretrained import pipeline_of
-from vcut_trt.spec.choices import CfgMode
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.work.progress import SILENT, Progress
 
@@ -72,16 +70,13 @@ def measure(
     yardstick = _figures([compare(came, reference, lpips) for came, reference in pairs])
 
     with progress.stage("vcut: load and fold"):
-        pipeline = pipeline_of(
-            checkpoint,
-            Workspace(config.device),
+        how = PretrainedConfig(
             video=config.video,
             precision=config.precision,
             cross_attention=config.cross_attention,
-            cfg=CfgMode.BATCHED,
-            execution=Execution.EAGER,
             cut_step=REFERENCE_STEPS + 1,
         )
+        pipeline = pipeline_of(checkpoint, Workspace(config.device), how)
     steps = config.num_inference_steps
     rows: list[CutRow] = []
     shown: dict[int, Tensor] = {}

@@ -32,11 +32,10 @@ from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
 from tests.parity.stock import parts, stock_pipeline
 from vcut_trt.checkpoints import sources as checkpoints
-from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError, VideoError
 from vcut_trt.export.graphs import graph_modules
-from vcut_trt.pretrained import pipeline_of, pipeline_of_modules
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of, pipeline_of_modules
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.interface import GraphName
@@ -55,7 +54,7 @@ CONFIG = ConditioningConfig(
     device=CPU,
 )
 MODULES = {"cross_attention": CrossAttention.EXACT, "cfg": CfgMode.BATCHED}
-PIPELINE = {"video": NANO_VIDEO, "precision": Precision.FP32, "execution": Execution.EAGER, "cut_step": 17}
+PIPELINE = {"video": NANO_VIDEO, "precision": Precision.FP32}
 UNCUT = {"cut_step": STEPS + 1}
 ROUNDING = 1e-4  # relative, of the latents: the fold's 1e-5 over the steps
 
@@ -97,7 +96,7 @@ def relative(came: Tensor, expected: Tensor) -> float:
 
 
 def test_all_is_the_plain_uncut_pipeline(panels: Panels, image: Image.Image) -> None:
-    with pipeline_of(checkpoint(), Workspace(CPU), **MODULES, **PIPELINE) as plain:
+    with pipeline_of(checkpoint(), Workspace(CPU), PretrainedConfig(**MODULES, **PIPELINE)) as plain:
         assert equal(panels[Variant.ALL], make_clip(plain, image, SEED, STEPS, UNCUT))
 
 
@@ -116,7 +115,7 @@ class Unconditional(nn.Module):
 def test_none_is_a_pipeline_whose_encoder_gives_unconditional_rows(panels: Panels, image: Image.Image) -> None:
     modules, width = graph_modules(checkpoint(), dtype=torch.float32, **MODULES)
     modules[GraphName.IMAGE_ENCODER] = Unconditional(modules[GraphName.IMAGE_ENCODER])
-    with pipeline_of_modules(checkpoint(), modules, width, Workspace(CPU), **PIPELINE) as blind:
+    with pipeline_of_modules(checkpoint(), modules, width, Workspace(CPU), PretrainedConfig(**PIPELINE)) as blind:
         assert equal(panels[Variant.NONE], make_clip(blind, image, SEED, STEPS, UNCUT))
 
 
