@@ -30,7 +30,7 @@ from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
-from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.clip import CLIP_SETTINGS, ClipSettings
 from vcut_trt.spec.residency import Residency
 
 ray = pytest.importorskip("ray")
@@ -137,7 +137,7 @@ def test_a_clip_comes_with_its_events(order: Make) -> None:
     assert order.video.read_bytes() == b"mp4"
     ((residency,), (job, settings, sent, asked)) = handle.calls
     assert (residency, job, sent, asked) == ("staged", "j", b"a picture", "staged")
-    assert ray_worker.SETTINGS.validate_json(settings) == SETTINGS
+    assert CLIP_SETTINGS.validate_json(settings) == SETTINGS
 
 
 def test_a_job_that_waits_for_a_replica_says_so_and_can_be_stopped(
@@ -254,7 +254,7 @@ async def said_by(
 ) -> list[str | bytes]:
     """Up to `most` of what a replica says about a clip; then nobody listens any more."""
     settings = ClipSettings(num_inference_steps=steps, cut_step=3, seed=5)
-    text = ray_worker.SETTINGS.dump_json(settings).decode()
+    text = CLIP_SETTINGS.dump_json(settings).decode()
     said: list[str | bytes] = []
     call = replica.make("j", text, picture(100, 90), residency)
     async for something in call:
@@ -427,7 +427,7 @@ def test_an_actor_that_cannot_open_its_engines_says_so_for_each_image(nano_pictu
 def actor_of(bundle: Path) -> ClipActor:
     return ClipActor(
         bundle=str(bundle),
-        settings=ray_worker.SETTINGS.dump_json(SETTINGS).decode(),
+        settings=CLIP_SETTINGS.dump_json(SETTINGS).decode(),
         backend="auto",
         device="cpu",
         residency="auto",

@@ -78,8 +78,9 @@ class AppArguments(UserLimits):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             name = str(first["loc"][0])
+            names = [*(own for own in cls.model_fields if own not in UserLimits.model_fields), *UserLimits.model_fields]
             raise ConfigError(
-                f"{name}={args.get(name, '')}: {first['msg']}. Arguments are {', '.join(cls.model_fields)}."
+                f"{name}={args.get(name, '')}: {first['msg']}. Arguments are {', '.join(names)}."
             ) from None
         if came.max_replicas < came.min_replicas:
             raise ConfigError(f"max_replicas is {came.max_replicas}, below min_replicas, {came.min_replicas}")
