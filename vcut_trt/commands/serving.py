@@ -48,7 +48,7 @@ from vcut_trt.commands.server_options import (
     UploadMbOption,
     UploadMegapixelsOption,
 )
-from vcut_trt.commands.views import show_answer
+from vcut_trt.commands.views import show_batch
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
@@ -56,6 +56,23 @@ from vcut_trt.serving.jobs.limits import DEFAULTS, UserLimits
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS
+
+ImagesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES...", help="First frames: files, and folders of them.")
+]
+VideosOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the videos.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Share the work out on Ray: local (starts one here), auto or HOST:PORT (joins one). Default: this "
+        "process, one video after the other.",
+        show_default=False,
+    ),
+]
+ActorsOption = Annotated[
+    int | None,
+    typer.Option(help="On Ray: pipelines. Default: one for each GPU, else for each node.", show_default=False),
+]
 
 
 def serve(
@@ -138,22 +155,10 @@ def keys(
 
 def batch(
     bundle: BundleArgument,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="First frames: files, and folders of them.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the videos.")],
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Share the work out on Ray: local (starts one here), auto or HOST:PORT (joins one). Default: this "
-            "process, one video after the other.",
-            show_default=False,
-        ),
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(help="On Ray: pipelines. Default: one for each GPU, else for each node.", show_default=False),
-    ] = None,
+    images: ImagesArgument,
+    output: VideosOption,
+    ray: RayOption = None,
+    actors: ActorsOption = None,
     steps: StepsOption = REFERENCE_STEPS,
     cut_step: CutStepOption = None,
     seed: SeedOption = ClipSettings.seed,
@@ -203,15 +208,7 @@ def batch(
             actors=actors,
         )
         report = run_batch(config, ConsoleProgress())
-        answer = {
-            "made": report.made,
-            "skipped": report.skipped,
-            "failed": report.failed,
-            "seconds": round(report.seconds, 3),
-            "failures": [failure.model_dump() for failure in report.failures],
-        }
-        text = f"{report.made} made, {report.skipped} were there, {report.failed} failed, in {report.seconds:.1f} s"
-        show_answer(answer, text, as_json=as_json)
+        show_batch(report, as_json=as_json)
         if report.failures:
             first, record = report.failures[0].message, output / FAILED_FILE
             fail(f"error: {report.failed} failed; the first: {first}; all are in {record}", 1)

@@ -15,6 +15,7 @@ from vcut_trt.bundle.memory import GIB, memory_needs
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
+    from vcut_trt.batch.run import BatchReport
     from vcut_trt.engines.backends import BackendChoice
     from vcut_trt.measure.bench import BenchConfig, CutTiming
     from vcut_trt.measure.parity import Check
@@ -124,6 +125,19 @@ def show_bench(cuts: Sequence[CutTiming], config: BenchConfig, choice: BackendCh
             f"{cut.videos_per_hour:.1f}",
         )
     Console(width=max(Console().width, NARROWEST_TABLE)).print(table)
+
+
+def show_batch(report: BatchReport, *, as_json: bool) -> None:
+    """What became of a set of images."""
+    answer = {
+        "made": report.made,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "seconds": round(report.seconds, 3),
+        "failures": [failure.model_dump() for failure in report.failures],
+    }
+    text = f"{report.made} made, {report.skipped} were there, {report.failed} failed, in {report.seconds:.1f} s"
+    show_answer(answer, text, as_json=as_json)
 
 
 def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
