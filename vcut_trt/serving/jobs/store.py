@@ -26,38 +26,13 @@ from typing import Any
 
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
+from vcut_trt.serving.jobs.rows import POSITION, SCHEMA, SCHEMA_VERSION, job_of
 from vcut_trt.spec.clip import CLIP_SETTINGS
-from vcut_trt.work.files import write_atomically
+from vcut_trt.work.files import sync, write_durably
 from vcut_trt.work.locks import lock_file
 
 MOST_ATTEMPTS = 5
 MAKING = ".making-"  # begins the names of folders in which videos are made
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    owner TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    status TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    deadline REAL,
-    started_at REAL,
-    ended_at REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
-    error TEXT,
-    timings TEXT NOT NULL DEFAULT '{}',
-    idempotency_key TEXT,
-    fingerprint TEXT NOT NULL,
-    video_bytes INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (owner, idempotency_key)
-);
-CREATE INDEX jobs_by_status ON jobs (status, number);
-CREATE INDEX jobs_by_owner ON jobs (owner, number);
-"""
-POSITION = """CASE status WHEN 'queued'
-    THEN (SELECT COUNT(*) FROM jobs AS other WHERE other.status = 'queued' AND other.number <= jobs.number) END"""
 
 
 class RefusedError(Exception):
@@ -141,7 +116,7 @@ class JobStore:
             return earlier, False
         name = new_id()
         picture = self.picture(name)
-        _write_durably(picture, request.picture)
+        write_durably(picture, request.picture)
         try:
             with self._changing():
                 earlier = self._earlier(request)  # a twin may have come in meanwhile
@@ -207,7 +182,7 @@ class JobStore:
         """A job, if it is there and is the owner's; None as owner: anybody's."""
         with self._mutex:
             row = self._row(f"SELECT *, {POSITION} AS position FROM jobs WHERE id = ?", name)  # noqa: S608
-        return None if row is None or owner not in (None, row["owner"]) else _job(row)
+        return None if row is None or owner not in (None, row["owner"]) else job_of(row)
 
     def page(self, owner: str, *, after: str | None, limit: int, newest_first: bool) -> tuple[list[Job], bool]:
         """Up to `limit` jobs of an owner that follow the job `after`, and whether there are more."""
@@ -217,7 +192,7 @@ class JobStore:
         values = (owner, *((after, owner) if after else ()), limit + 1)
         with self._mutex:
             rows = self._database.execute(query, values).fetchall()
-        return [_job(row) for row in rows[:limit]], len(rows) > limit
+        return [job_of(row) for row in rows[:limit]], len(rows) > limit
 
     def count(self, status: JobStatus) -> int:
         """How many jobs have this status."""
@@ -257,9 +232,9 @@ class JobStore:
             OSError: It is not there, or the disk fails.
         """
         place = self.video(name)
-        _sync(made)
+        sync(made)
         made.replace(place)
-        _sync(place.parent)
+        sync(place.parent)
 
     def complete(self, name: str, timings: Mapping[str, float]) -> bool:
         """End a job whose video is in its place; False where it had ended already, and the video goes again."""
@@ -406,26 +381,7 @@ class JobStore:
 
     def _one(self, where: str, *values: Any) -> Job:
         query = f"SELECT *, {POSITION} AS position FROM jobs WHERE {where}"  # noqa: S608  # `where` is ours
-        return _job(self._row(query, *values))
-
-
-def _job(row: sqlite3.Row) -> Job:
-    error = json.loads(row["error"]) if row["error"] else None
-    return Job(
-        id=row["id"],
-        owner=row["owner"],
-        settings=CLIP_SETTINGS.validate_json(row["settings"]),
-        status=JobStatus(row["status"]),
-        created_at=row["created_at"],
-        deadline=row["deadline"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        attempts=row["attempts"],
-        cancel_requested=bool(row["cancel_requested"]),
-        error=JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None,
-        timings=json.loads(row["timings"]),
-        queue_position=row["position"],
-    )
+        return job_of(self._row(query, *values))
 
 
 def _outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> Iterator[str]:
@@ -435,17 +391,3 @@ def _outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> It
         total += row["video_bytes"]
         if row["ended_at"] < oldest or total > keep_bytes:
             yield row["id"]
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    write_atomically(path, content, mode=0o600)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,60 @@
+"""The table of jobs, and a row of it as a job."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus
+from vcut_trt.spec.clip import CLIP_SETTINGS
+
+SCHEMA_VERSION = 1
+
+
+SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    deadline REAL,
+    started_at REAL,
+    ended_at REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    timings TEXT NOT NULL DEFAULT '{}',
+    idempotency_key TEXT,
+    fingerprint TEXT NOT NULL,
+    video_bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (owner, idempotency_key)
+);
+CREATE INDEX jobs_by_status ON jobs (status, number);
+CREATE INDEX jobs_by_owner ON jobs (owner, number);
+"""
+
+
+POSITION = """CASE status WHEN 'queued'
+    THEN (SELECT COUNT(*) FROM jobs AS other WHERE other.status = 'queued' AND other.number <= jobs.number) END"""
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job of a row that was selected with its `position`."""
+    error = json.loads(row["error"]) if row["error"] else None
+    return Job(
+        id=row["id"],
+        owner=row["owner"],
+        settings=CLIP_SETTINGS.validate_json(row["settings"]),
+        status=JobStatus(row["status"]),
+        created_at=row["created_at"],
+        deadline=row["deadline"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        attempts=row["attempts"],
+        cancel_requested=bool(row["cancel_requested"]),
+        error=JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None,
+        timings=json.loads(row["timings"]),
+        queue_position=row["position"],
+    )
