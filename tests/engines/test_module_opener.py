@@ -26,7 +26,7 @@ SPEC = GraphSpec(
     inputs=(TensorSpec(name="x", shape=(3,), dtype="float32"),),
     outputs=(TensorSpec(name="y", shape=(3,), dtype="float32"),),
 )
-FACTORS = {name: float(factor) for factor, name in enumerate(GraphName, start=2)}
+FACTORS = {name: float(factor) for factor, name in enumerate(graph_names(), start=2)}
 
 
 class Scale(nn.Module):
