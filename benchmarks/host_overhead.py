@@ -33,11 +33,10 @@ from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import UNETS
-from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.video import VideoSpec
 
 AIM_US = 20.0  # a thousandth of a step on the fastest cards
-REFERENCE_CUT_STEP = 17
 VIDEO = VideoSpec(videos=1, frames=1, height=64, width=64, decode_chunk=1)
 PROJECTION_WIDTH = 64  # columns; copied once a video, before the loop
 WARM_UP = 3  # videos
@@ -101,7 +100,7 @@ def _loop(workspace: Workspace, steps: int) -> Callable[[], None]:
     specs = graph_specs(VIDEO, Precision.FP32, PROJECTION_WIDTH)
     engines = StepEngines({name: IdleEngine(specs[name], workspace) for name in UNETS})
     inputs = {spec.name: torch.zeros(spec.shape, device=workspace.device) for spec in specs[GraphName.UNET_CFG].inputs}
-    schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=REFERENCE_CUT_STEP)
+    schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=DEFAULT_CUT_STEP)
     conditioning = Conditioning(
         image_latents=inputs["image_latents"],
         image_projection=inputs["image_projection"],

@@ -19,7 +19,7 @@ from benchmarks.conditioning.variants import Variant
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
             show_default=False,
         ),
     ] = None,
-    boundary: Annotated[int, typer.Option(help="First step of quality improvement, 1 … N + 1.")] = 17,
+    boundary: Annotated[int, typer.Option(help="First step of quality improvement, 1 … N + 1.")] = DEFAULT_CUT_STEP,
     steps: Annotated[int, typer.Option(help="Denoising steps N.")] = REFERENCE_STEPS,
     cross_attention: Annotated[
         CrossAttention, typer.Option(help="What vcut does to the cross-attention.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from benchmarks import cells
 from benchmarks.cells import Cells
 from benchmarks.latency.report import Report, Row, best_of_ours
+from vcut_trt.bundle.memory import GIB
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 
-GIB = 1 << 30
 NOTES = (
     "seconds: the median of the timed rounds, from the call to the frames in host memory; loading and compiling are "
     "not in it. The stages are those of the round with the median total; rest: the picture, copies, post-processing.",
@@ -104,7 +105,8 @@ def _notes(report: Report) -> tuple[str, ...]:
         f"Ceiling: {1e3 * best.tflops:.1f} GFLOP/s ({report.ceiling.dtype}, {best.size}×{best.size} matmul).",
         *NOTES,
     ]
-    fastest = best_of_ours(report.rows, "c17")
+    fastest = best_of_ours(report.rows, f"c{DEFAULT_CUT_STEP}")
     if fastest is not None:
-        notes.insert(1, f"vcut's fastest at c = 17 is {fastest.name}: {fastest.speedup:.2f}× stock eager.")
+        speedup = f"{fastest.speedup:.2f}× stock eager"
+        notes.insert(1, f"vcut's fastest at c = {DEFAULT_CUT_STEP} is {fastest.name}: {speedup}.")
     return (RANDOM, *notes) if report.work.random_weights else tuple(notes)
