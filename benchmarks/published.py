@@ -16,6 +16,7 @@ SIZE = (576, 1024)  # pixels, height × width
 STEPS = 25
 UNCUT = STEPS + 1  # a cut step that never comes
 CUT_STEPS = (10, 17, 20, UNCUT)
+NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}  # of the models, in the tables' order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from benchmarks import cells
 from benchmarks.cells import Cells
 from benchmarks.macs import Variant
-from benchmarks.published import CUT_STEPS, UNCUT
+from benchmarks.published import CUT_STEPS, NAMES, UNCUT
 from benchmarks.tables_report import BILLION, Report, StepRow, VideoRow
 
-NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}
 NOTES = (
     "MACs: convolutions and linear layers. “+ norm.” adds LayerNorm, 4 for each number normalised, as thop counts it; "
     "“+ attn.” adds the attention's matmuls q kᵀ and softmax(·) v instead.",

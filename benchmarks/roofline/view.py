@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from benchmarks import cells
 from benchmarks.cells import Cells
-from benchmarks.published import UNCUT
+from benchmarks.published import NAMES, UNCUT
 from benchmarks.roofline.cards import CARDS
 from benchmarks.roofline.report import MODELS, ROWS, EstimateRow, Report, ResidualRow
-from benchmarks.tables_view import NAMES
 
 MARK = "estimate"
 

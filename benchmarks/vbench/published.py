@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks.published import UNCUT
 from benchmarks.vbench.suite import DIMENSIONS
-
-STEPS = 25
-UNCUT = STEPS + 1  # a cut step that never comes
 
 
 @dataclass(frozen=True, kw_only=True)

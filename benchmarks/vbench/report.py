@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.vbench.published import PUBLISHED_SCORES, STEPS, UNCUT, PublishedScores
+from benchmarks.published import NAMES, STEPS, UNCUT
+from benchmarks.vbench.published import PUBLISHED_SCORES, PublishedScores
 from benchmarks.vbench.record import RECORD, RESULTS, RunRecord, RunSettings, read_record
 from benchmarks.vbench.results import ENDING, Score, merge_results
 from benchmarks.vbench.suite import DIMENSIONS, VBenchError
 from vcut_trt.checkpoints.svd import HUB_IDS
 from vcut_trt.spec.choices import CrossAttention
-
-NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.published import UNCUT
 from benchmarks.vbench.__main__ import app
-from benchmarks.vbench.published import PUBLISHED_SCORES, UNCUT
+from benchmarks.vbench.published import PUBLISHED_SCORES
 from benchmarks.vbench.report import ScoreReport, ScoreRow, as_json, build_report
 from benchmarks.vbench.results import read_results
 from benchmarks.vbench.suite import DIMENSIONS, VBenchError
