@@ -7,20 +7,18 @@ video       (c − 1) guided steps of 2 passes + (N − c + 1) steps of 1 pass
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks.macs import Cost, UNetCost, Variant, other_costs, unet_cost
 from benchmarks.published import CUT_STEPS, PUBLISHED, SIZE, STEPS, UNCUT, Published
+from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.checkpoints.svd import FAMILY, Architecture
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.progress import SILENT, Advance, Progress
 
 TERA, BILLION = 10**12, 10**9
-LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +195,6 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "benchmark": "tables",
         "video": {"height": SIZE[0], "width": SIZE[1], "steps": STEPS},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": installed_versions(MODEL_LIBRARIES),
         **asdict(report),
     }

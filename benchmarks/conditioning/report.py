@@ -7,16 +7,15 @@ mean, spread  over images: their mean and their standard deviation (n − 1); wo
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
+from benchmarks.versions import installed_versions
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.clip import LARGEST_SEED
@@ -119,7 +118,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "images": report.images,
         "seed": config.seed,
         "device": str(config.device),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": installed_versions(LIBRARIES),
         "applied_at": {variant.value: list(config.steps(variant)) for variant in config.variants},
         "reference": Variant.ALL.value,
         "rows": [

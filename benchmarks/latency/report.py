@@ -19,7 +19,7 @@ from benchmarks.latency.measure import Measured, Run
 from benchmarks.latency.work import Work
 from benchmarks.latency.work import as_json as work_as_json
 from benchmarks.matmul_rate import MatmulRate
-from vcut_trt.export.exporter import library_versions
+from benchmarks.versions import installed_versions
 from vcut_trt.measure.timing import Timing
 
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "onnxruntime-gpu", "DeepCache", "tgate")
@@ -109,7 +109,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "work": work_as_json(report.work),
         "random_weights": report.work.random_weights,
         "machine": asdict(report.machine),
-        "versions": {"python": platform.python_version(), **library_versions(LIBRARIES)},
+        "versions": installed_versions(LIBRARIES),
         "ceiling": asdict(report.ceiling),
         "contenders": rows,
         "left_out": [asdict(item) for item in report.left_out],

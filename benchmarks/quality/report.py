@@ -10,23 +10,22 @@ The yardstick is stock against stock with another seed: how far apart two videos
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 from benchmarks.quality.elbow import elbow
+from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.video import VideoSpec
 
-LIBRARIES = ("torch", "diffusers", "transformers", "torchmetrics")
+LIBRARIES = (*MODEL_LIBRARIES, "torchmetrics")
 RANDOM_WEIGHTS = "random weights: these figures say nothing about the quality of a trained model"
 SMALLEST_SEEDS = 2  # one video and its yardstick
 
@@ -154,7 +153,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "images": report.images,
         "seeds": list(config.seeds),
         "device": str(config.device),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": installed_versions(LIBRARIES),
         "rows": [asdict(row) for row in report.rows],
         "yardstick": asdict(report.yardstick),
         "elbows": asdict(report.elbows),

@@ -10,10 +10,8 @@ lowest and the highest efficiency that any published latency implies. Nothing he
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks.macs import Variant
@@ -21,6 +19,7 @@ from benchmarks.published import SIZE, STEPS, UNCUT
 from benchmarks.roofline.cards import CARDS, Card
 from benchmarks.roofline.published import CALIBRATION, LATENCIES, PublishedLatency
 from benchmarks.roofline.work import UNetWork, Work, other_work, unet_work, video_work
+from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.work.progress import SILENT, Progress
 
@@ -30,7 +29,6 @@ ROWS = (
     (Variant.STOCK, UNCUT),
     *((variant, cut) for variant in (Variant.FOLDED_PAPER, Variant.FOLDED_EXACT) for cut in (20, 17)),
 )
-LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +185,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "benchmark": "roofline",
         "estimate": True,
         "video": {"height": SIZE[0], "width": SIZE[1], "steps": STEPS},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": installed_versions(MODEL_LIBRARIES),
         "cards": [asdict(card) for card in CARDS.values()],
         **asdict(report),
     }

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.vbench.jobs import Job, Maker, Shard, jobs_of, make_videos, pending, working_in
-from benchmarks.vbench.record import VIDEOS, RunRecord, RunSettings, begin_or_resume, library_versions
+from benchmarks.vbench.record import LIBRARIES, VIDEOS, RunRecord, RunSettings, begin_or_resume
 from benchmarks.vbench.suite import Prompts, Suite, check_images, image_path
+from benchmarks.versions import installed_versions
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.image import fit_image, load_image
@@ -108,7 +109,7 @@ def pipeline_maker(pipeline: VCutPipeline, run: SuiteRun) -> Maker:
 
 
 def _tell_new_versions(recorded: RunRecord, progress: Progress) -> None:
-    now = library_versions()
+    now = installed_versions(LIBRARIES)
     changed = [
         f"{name} {recorded.versions.get(name, 'none')} → {now.get(name, 'none')}"
         for name in sorted({*recorded.versions, *now})

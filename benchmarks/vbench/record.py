@@ -9,10 +9,8 @@ Settings decide what the videos show; a run goes on only with its own. Versions 
 
 from __future__ import annotations
 
-import platform
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.vbench.jobs import SEED_RULE
 from benchmarks.vbench.suite import DIMENSIONS, Ratio, Suite, VBenchError, first_error
+from benchmarks.versions import installed_versions
 from vcut_trt.bundle.manifest import Manifest, ModelRecord
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CfgMode, CrossAttention
@@ -31,7 +30,7 @@ from vcut_trt.work.files import write_atomically
 RECORD, VIDEOS, RESULTS = "run.json", "videos", "results"
 RUN_FORMAT: Literal[1] = 1
 VIDEOS_PER_IMAGE = 5  # as many as VBench looks for
-LIBRARIES = ("vcut-trt", "torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "av")
+LIBRARIES = ("vcut-trt", "torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "av")  # what makes videos
 
 
 class _Model(BaseModel):
@@ -98,18 +97,7 @@ class RunRecord(_Model):
     def of(cls, settings: RunSettings, suite: Suite) -> RunRecord:
         """A record of a run that begins now."""
         counts = {name: len(suite.videos_of(name, settings.videos_per_image)) for name in DIMENSIONS}
-        return cls(settings=settings, expected_videos=counts, versions=library_versions())
-
-
-def library_versions() -> dict[str, str]:
-    """What is installed of the libraries that make videos."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+        return cls(settings=settings, expected_videos=counts, versions=installed_versions(LIBRARIES))
 
 
 def read_record(run: Path) -> RunRecord:
