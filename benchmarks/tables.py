@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
 
@@ -31,7 +32,7 @@ def main(
 
     with reporting(debug=False):
         if plot is not None:
-            tables_plot.check_usable(plot)
+            check_usable(plot)
         report = tables_report.build_report(ConsoleProgress())
         if plot is not None:
             tables_plot.draw(report, plot)

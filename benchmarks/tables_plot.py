@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.macs import Variant
+from benchmarks.plotting import BLUE, DASHES, INK, ORANGE, new_figure, quieten
 from benchmarks.published import CUT_STEPS, PUBLISHED, SIZE, STEPS, UNCUT
 from benchmarks.tables_report import Report, StepRow, video_macs
-from vcut_trt.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINES = {"svd-xt": ("SVD-XT and SVD-XT 1.1, 25 frames", "#1f5fa8"), "svd": ("SVD, 14 frames", "#c2571a")}
-DASHES = (0, (4, 3))
+LINES = {"svd-xt": ("SVD-XT and SVD-XT 1.1, 25 frames", BLUE), "svd": ("SVD, 14 frames", ORANGE)}
 NAME_CUT = 10  # the c at which a line's name begins, below the line
-INK, PALE = "#333333", "#888888"
-SUFFIXES = (".png", ".svg", ".pdf")
 CUTS = range(1, UNCUT + 1)
-
-
-def check_usable(path: Path) -> None:
-    """Find out before the counting whether the picture could be drawn.
-
-    Raises:
-        ConfigError: matplotlib is not installed, or `path` has no folder or a type that is not offered.
-    """
-    if find_spec("matplotlib") is None:
-        raise ConfigError("--plot draws with matplotlib, which is not installed: python -m pip install matplotlib")
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"--plot is {path}; its name must end in {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot is {path}, but there is no folder {path.parent}: make it first")
 
 
 def draw(report: Report, path: Path) -> None:
     """Draw T MACs per video against c into `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5.4)
     axes = figure.add_subplot()
     rows = {(row.model, row.unet): row for row in report.per_cfg_step}
     for model, (label, colour) in LINES.items():
@@ -57,8 +35,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_xticks([1, 5, 10, 17, 20, UNCUT], ["1", "5", "10", "17", "20", "26\n(uncut)"])
     axes.set_xlim(0.3, UNCUT + 1)
     axes.set_ylim(0, None)
-    axes.grid(color=PALE, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    quieten(axes)
     figure.savefig(path, dpi=150)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.conditioning.variants import Variant
+from benchmarks.plotting import check_drawable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
@@ -62,7 +63,6 @@ def main(
     from benchmarks.conditioning.report import ConditioningConfig, as_json
     from benchmarks.conditioning.sheet import contact_sheet
     from benchmarks.quality import inputs
-    from benchmarks.quality.plot import check_drawable
     from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
     from vcut_trt.engines.workspace import parse_device
 

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
 
@@ -34,13 +35,12 @@ def main(
 ) -> None:
     """Compare a video's frames with its first, by CLIP and by DINO (Figure 1 of the VCUT paper)."""
     with reporting(debug=debug):
-        from benchmarks import tables_plot  # torch takes seconds: not for --help
-        from benchmarks.frame_similarity import view
+        from benchmarks.frame_similarity import view  # torch takes seconds: not for --help
         from benchmarks.frame_similarity.encoders import Family, load_encoder
         from benchmarks.frame_similarity.measure import measure, read_frames
 
         if plot is not None:
-            tables_plot.check_usable(plot)
+            check_usable(plot)
         next(read_frames(video), None)  # a video that cannot be read is told before the models are loaded
         progress = ConsoleProgress()
         with progress.stage("load CLIP and DINO"):

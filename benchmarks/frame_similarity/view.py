@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.frame_similarity.measure import Similarity
+from benchmarks.plotting import BLUE, ORANGE, new_figure, quieten
 from vcut_trt.errors import ConfigError
 
-COLOURS = ("#1f5fa8", "#c2571a")
+COLOURS = (BLUE, ORANGE)
 
 
 def show(found: Mapping[str, Similarity]) -> None:
@@ -36,11 +37,7 @@ def draw(found: Mapping[str, Similarity], path: Path) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     for (name, similarity), colour in zip(found.items(), COLOURS, strict=True):
         curve = (1.0, *similarity.to_first)
@@ -50,8 +47,7 @@ def draw(found: Mapping[str, Similarity], path: Path) -> None:
     axes.set_ylabel("cosine of the embeddings")
     axes.set_xlim(1, None)
     axes.set_ylim(None, 1.005)
-    axes.grid(color="#888888", alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    quieten(axes)
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=150)

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -69,8 +70,7 @@ def main(
 ) -> None:
     """Time contenders on the same work; --help is fast, the rest takes a video for each contender and round."""
     with reporting(debug=debug):
-        from benchmarks import tables_plot  # torch takes seconds: not for --help
-        from benchmarks.latency import plot as drawing
+        from benchmarks.latency import plot as drawing  # torch takes seconds: not for --help
         from benchmarks.latency import view
         from benchmarks.latency.availability import export_missing, open_bundles
         from benchmarks.latency.ceiling import count_steps
@@ -82,7 +82,7 @@ def main(
         from benchmarks.matmul_rate import measure_matmul_tflops
 
         if plot is not None:
-            tables_plot.check_usable(plot)
+            check_usable(plot)
         chosen = select(contenders or ["default"])
         size = Size(frames=frames, height=height, width=width)
         work = make_work(

@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.latency.report import Report, Row
-from benchmarks.tables_plot import INK, PALE
+from benchmarks.plotting import BLUE, DASHES, INK, ORANGE, new_figure, quieten, quieten_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PEER, OURS, STOCK = "#c2571a", "#1f5fa8", "#8a8a8a"
-LINES = ("#1f5fa8", "#5b9bd5", "#2f7d4f", "#84b894", "#7a4fa3", "#b79acb", "#a8323e", "#d88f96")
+PEER, OURS, STOCK = ORANGE, BLUE, "#8a8a8a"
+LINES = (BLUE, "#5b9bd5", "#2f7d4f", "#84b894", "#7a4fa3", "#b79acb", "#a8323e", "#d88f96")
 BAR_INCHES, EDGE_INCHES = 0.33, 1.5
 
 
 def draw(report: Report, path: Path) -> None:
     """Draw both panels into `path`; the second one only where a system was timed at several cut steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = _lines(report.rows, report.work.steps)
     height = max(4.2, EDGE_INCHES + BAR_INCHES * len(report.rows))
-    figure = Figure(figsize=(12.5 if lines else 7.8, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12.5 if lines else 7.8, height)
     work, video = report.work, report.work.video
     where = report.machine.gpu or f"{report.machine.cores} CPU cores"
     weights = ", random weights" if work.random_weights else ""
@@ -67,16 +63,14 @@ def _draw_bars(axes: Axes, rows: tuple[Row, ...]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max(row.timing.slowest_s for row in ordered))
     axes.set_xlabel("seconds per video: median, fastest and slowest round; × is stock's median over it")
-    axes.grid(axis="x", color=PALE, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    quieten_bars(axes)
+    axes.spines["left"].set_visible(False)
 
 
 def _draw_curve(axes: Axes, report: Report, lines: dict[str, list[Row]]) -> None:
     steps = report.work.steps
     stock = report.rows[0].timing
-    axes.axhline(stock.latency_s, color=STOCK, linestyle=(0, (4, 3)), linewidth=1.4, label="stock, uncut")
+    axes.axhline(stock.latency_s, color=STOCK, linestyle=DASHES, linewidth=1.4, label="stock, uncut")
     cuts: set[int] = set()
     for colour, (system, rows) in zip(LINES, lines.items(), strict=False):
         points = [(row.cut_step or steps + 1, row.timing) for row in rows]
@@ -103,8 +97,7 @@ def _draw_curve(axes: Axes, report: Report, lines: dict[str, list[Row]]) -> None
     axes.set_xlabel("cut step c: the first step without guidance")
     axes.set_ylabel("seconds per video")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-    axes.grid(color=PALE, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    quieten(axes)
 
 
 def _lines(rows: tuple[Row, ...], steps: int) -> dict[str, list[Row]]:

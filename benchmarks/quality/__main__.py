@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.plotting import check_drawable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
@@ -51,7 +52,6 @@ def main(
     """Compare vcut's videos with stock diffusers': latent error, PSNR, SSIM and LPIPS over the cut step."""
     from benchmarks.quality import inputs, results, view  # torch takes seconds: not for --help
     from benchmarks.quality.measure import measure
-    from benchmarks.quality.plot import check_drawable
     from benchmarks.quality.report import QualityConfig, as_json
     from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
     from vcut_trt.engines.workspace import parse_device

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.plotting import BLUE, DASHES, INK, ORANGE, PALE, new_figure, quieten
 from benchmarks.quality.report import RANDOM_WEIGHTS, Figure, Report
-from vcut_trt.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, PALE, BLUE, ORANGE = "#333333", "#888888", "#1f5fa8", "#c2571a"
-DASHES = (0, (4, 3))
 BREAK = 1.5  # an uncut PSNR above this multiple of the next best is written, not drawn: it would flatten the others
-
-
-def check_drawable() -> None:
-    """Find out before the videos are made whether the pictures can be drawn.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise ConfigError(
-            "the pictures are drawn with matplotlib, which is not installed: python -m pip install matplotlib"
-        )
 
 
 def draw(report: Report, path: Path) -> None:
     """Draw both curves into `path`, a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(10, 4.8), layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = new_figure(10, 4.8)
     left, right = canvas.subplots(1, 2)
     psnr = {row.cut_step: row.figures.psnr_db for row in report.rows}
     if _flattens(psnr, report):
@@ -77,8 +58,7 @@ def _draw_metric(axes: Axes, report: Report, figures: Mapping[int, Figure], yard
     axes.set_xlabel("cut step c: the first step without guidance")
     axes.set_xticks(cuts, [f"{cut}\nuncut" if cut == report.uncut else str(cut) for cut in cuts])
     axes.set_xlim(min(cuts) - 0.6, max(cuts) + 0.07 * (max(cuts) - min(cuts)))
-    axes.grid(color=PALE, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    quieten(axes)
 
 
 def _flattens(psnr: Mapping[int, Figure], report: Report) -> bool:

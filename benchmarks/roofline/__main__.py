@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
 
@@ -27,14 +28,13 @@ def main(
     ] = None,
 ) -> None:
     """Estimate the latency of stock SVD and of VCUT on NVIDIA's data-centre cards; nothing is measured."""
-    from benchmarks import tables_plot  # torch takes seconds
-    from benchmarks.roofline import plot as drawing
+    from benchmarks.roofline import plot as drawing  # torch takes seconds: not for --help
     from benchmarks.roofline import report as reports
     from benchmarks.roofline import view
 
     with reporting(debug=False):
         if plot is not None:
-            tables_plot.check_usable(plot)
+            check_usable(plot)
         report = reports.build_report(reports.count_models(ConsoleProgress()))
         if plot is not None:
             drawing.draw(report, plot)

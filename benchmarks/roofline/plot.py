@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.macs import Variant
+from benchmarks.plotting import INK, ORANGE, new_figure, quieten_bars
 from benchmarks.published import SIZE, STEPS, UNCUT
 from benchmarks.roofline.cards import CARDS
 from benchmarks.roofline.published import LATENCIES
 from benchmarks.roofline.report import Report
-from benchmarks.tables_plot import PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,21 +28,16 @@ POINTS = {  # one point for each bar that somebody has measured: the model that 
     "OneDiff": ("D", "svd-xt"),
 }
 BAR = 0.26  # of the distance between two cards
-PUBLISHED = "#c2571a"
 
 
 def draw(report: Report, path: Path) -> None:
     """Draw seconds per video for each card into `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.6, 7.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.6, 7.4)
     axes = figure.add_subplot()
     for place, series in enumerate(SERIES):
         _draw_series(axes, report, place, *series)
     _draw_published(axes)
-    axes.errorbar([], [], xerr=0, color="#333333", capsize=2.5, linewidth=1, label="range of published efficiencies")
+    axes.errorbar([], [], xerr=0, color=INK, capsize=2.5, linewidth=1, label="range of published efficiencies")
     axes.legend(loc="lower right", frameon=False)
     axes.set_title(
         f"ESTIMATE, not measured: seconds for one SVD-XT video, {SIZE[0]}×{SIZE[1]}, {STEPS} steps", loc="left"
@@ -53,10 +48,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_yticks(range(len(CARDS)), list(CARDS))
     axes.set_ylim(len(CARDS) - 0.5, -0.5)
     axes.set_xlim(0, None)
-    axes.grid(axis="x", color=PALE, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
+    quieten_bars(axes)
     figure.savefig(path, dpi=150)
 
 
@@ -70,9 +62,9 @@ def _draw_series(
     axes.barh(heights, seconds, height=BAR * 0.92, color=colour, label=f"estimate: {label}")
     below = [row.latency_s - row.fastest_s for row in shown]
     above = [row.slowest_s - row.latency_s for row in shown]
-    axes.errorbar(seconds, heights, xerr=[below, above], fmt="none", ecolor="#333333", capsize=2.5, elinewidth=1)
+    axes.errorbar(seconds, heights, xerr=[below, above], fmt="none", ecolor=INK, capsize=2.5, elinewidth=1)
     for height, row in zip(heights, shown, strict=True):
-        axes.text(row.slowest_s + 1.5, height, f"{row.latency_s:.0f}", color="#333333", fontsize=8, va="center")
+        axes.text(row.slowest_s + 1.5, height, f"{row.latency_s:.0f}", color=INK, fontsize=8, va="center")
 
 
 def _draw_published(axes: Axes) -> None:
@@ -88,7 +80,7 @@ def _draw_published(axes: Axes) -> None:
             seconds,
             heights,
             marker,
-            color=PUBLISHED,
+            color=ORANGE,
             markerfacecolor="white",
             markersize=6.5,
             label=f"published: {stack}",

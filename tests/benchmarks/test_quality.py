@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from benchmarks import plotting
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality import lpips, plot, results
+from benchmarks.quality import lpips, results
 from benchmarks.quality.elbow import elbow
 from benchmarks.quality.inputs import pictures
 from benchmarks.quality.measure import Clip, Examples, compare, measure
@@ -283,7 +284,7 @@ def test_wrong_usage_is_one_message(tmp_path: Path, arguments: list[str], code: 
 
 
 def test_a_missing_matplotlib_is_told_before_the_videos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(plot, "find_spec", lambda _name: None)
+    monkeypatch.setattr(plotting, "find_spec", lambda _name: None)
     result = run(*NANO_RUN, "--output", tmp_path)
     assert result.exit_code == 2
     assert "matplotlib" in result.stderr

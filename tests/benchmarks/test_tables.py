@@ -185,7 +185,7 @@ def test_markdown_and_json_end_with_the_json(report: Report, monkeypatch: pytest
 def test_a_picture_without_matplotlib_is_refused_before_the_counting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("benchmarks.tables_plot.find_spec", lambda _name: None)
+    monkeypatch.setattr("benchmarks.plotting.find_spec", lambda _name: None)
     monkeypatch.setattr(tables_report, "build_report", lambda _progress: pytest.fail("counted first"))
     result = CliRunner().invoke(_app(), ["--plot", str(tmp_path / "tables.png")])
     assert result.exit_code == 2
