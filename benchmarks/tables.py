@@ -8,12 +8,12 @@ happens on meta tensors: no weights, no GPU, seconds.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.answers import tell
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
@@ -36,12 +36,7 @@ def main(
         report = tables_report.build_report(ConsoleProgress())
         if plot is not None:
             tables_plot.draw(report, plot)
-        if markdown:
-            print(tables_view.as_markdown(report))
-        elif not json_line:
-            tables_view.show(report)
-        if json_line:
-            print(json.dumps(tables_report.as_json(report)))
+        tell(tables_view.page(report), tables_report.as_json(report), markdown=markdown, json_line=json_line)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import cells
-from benchmarks.cells import Cells
+from benchmarks.cells import CellPage, Cells
 from benchmarks.macs import Variant
 from benchmarks.published import CUT_STEPS, NAMES, UNCUT
 from benchmarks.tables_report import BILLION, Report, StepRow, VideoRow
@@ -17,14 +16,9 @@ NOTES = (
 )
 
 
-def show(report: Report) -> None:
-    """Print the tables to the terminal."""
-    cells.show(_tables(report), NOTES)
-
-
-def as_markdown(report: Report) -> str:
-    """The tables as Markdown, without a heading of the page's own."""
-    return cells.as_markdown(_tables(report), NOTES)
+def page(report: Report) -> CellPage:
+    """The tables and what a reader must know about them."""
+    return CellPage(tables=_tables(report), notes=NOTES)
 
 
 def _tables(report: Report) -> tuple[Cells, ...]:

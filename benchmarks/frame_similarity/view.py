@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.answers import titled
 from benchmarks.frame_similarity.measure import Similarity
 from benchmarks.plotting import BLUE, ORANGE, new_figure, quieten
 from vcut_trt.errors import ConfigError
@@ -18,7 +17,7 @@ COLOURS = (BLUE, ORANGE)
 
 def show(found: Mapping[str, Similarity]) -> None:
     """Print a line for each frame, and the means."""
-    table = Table(title="cosine similarity to the first frame", title_justify="left", box=box.SIMPLE)
+    table = titled("cosine similarity to the first frame")
     table.add_column("frame")
     for name in found:
         table.add_column(name, justify="right")

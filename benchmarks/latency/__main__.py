@@ -112,9 +112,9 @@ def main(
             output.mkdir(parents=True, exist_ok=True)
             stem = f"latency-{Path(model).name}"
             (output / f"{stem}.json").write_text(line + "\n", encoding="utf-8")
-            (output / f"{stem}.md").write_text(view.as_markdown(report) + "\n", encoding="utf-8")
+            (output / f"{stem}.md").write_text(view.page(report).as_markdown() + "\n", encoding="utf-8")
         if not json_line:
-            view.show(report)
+            view.page(report).show()
         print(line)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import cells
-from benchmarks.cells import Cells
+from benchmarks.cells import CellPage, Cells
 from benchmarks.latency.report import Report, Row, best_of_ours
 from vcut_trt.bundle.memory import GIB
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
@@ -24,14 +23,9 @@ RANDOM = (
 )
 
 
-def show(report: Report) -> None:
-    """Print the tables to the terminal."""
-    cells.show(_tables(report), _notes(report))
-
-
-def as_markdown(report: Report) -> str:
-    """The tables as Markdown, without a heading of the page's own."""
-    return cells.as_markdown(_tables(report), _notes(report))
+def page(report: Report) -> CellPage:
+    """The tables and what a reader must know about them."""
+    return CellPage(tables=_tables(report), notes=_notes(report))
 
 
 def _tables(report: Report) -> tuple[Cells, ...]:

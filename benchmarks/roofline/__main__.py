@@ -8,12 +8,12 @@ GPU, seconds.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.answers import tell
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
@@ -38,12 +38,7 @@ def main(
         report = reports.build_report(reports.count_models(ConsoleProgress()))
         if plot is not None:
             drawing.draw(report, plot)
-        if markdown:
-            print(view.as_markdown(report))
-        elif not json_line:
-            view.show(report)
-        if json_line:
-            print(json.dumps(reports.as_json(report)))
+        tell(view.page(report), reports.as_json(report), markdown=markdown, json_line=json_line)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import cells
-from benchmarks.cells import Cells
+from benchmarks.cells import CellPage, Cells
 from benchmarks.published import NAMES, UNCUT
 from benchmarks.roofline.cards import CARDS
 from benchmarks.roofline.report import MODELS, ROWS, EstimateRow, Report, ResidualRow
@@ -13,18 +12,12 @@ from benchmarks.roofline.report import MODELS, ROWS, EstimateRow, Report, Residu
 MARK = "estimate"
 
 
-def show(report: Report) -> None:
-    """Print the tables to the terminal."""
-    cells.show(_tables(report), notes(report))
+def page(report: Report) -> CellPage:
+    """The tables and what a reader must know about them."""
+    return CellPage(tables=_tables(report), notes=tuple(_notes(report)))
 
 
-def as_markdown(report: Report) -> str:
-    """The tables as Markdown, without a heading of the page's own."""
-    return cells.as_markdown(_tables(report), notes(report))
-
-
-def notes(report: Report) -> Iterator[str]:
-    """What a reader must know to read the tables."""
+def _notes(report: Report) -> Iterator[str]:
     efficiency = report.efficiency
     yield (
         "Every figure in seconds, but those under “published”, is an estimate: computed, measured by nobody. "

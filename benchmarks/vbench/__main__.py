@@ -10,12 +10,12 @@ Without --suite and --images, both are looked for where a clone of VBench has th
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.answers import tell
 from benchmarks.vbench.jobs import Shard
 from benchmarks.vbench.record import VIDEOS_PER_IMAGE, BundleRecord, RunSettings
 from benchmarks.vbench.suite import CROPS, DIMENSIONS, SUITE, Prompts, Ratio, read_suite
@@ -150,15 +150,10 @@ def report(
     """Show runs as rows of the paper's Tables I and IV, after the paper's."""
     with reporting(debug=debug):
         from benchmarks.vbench import report as reports
-        from benchmarks.vbench import view
+        from benchmarks.vbench.view import ScorePage
 
         built = reports.build_report(runs)
-        if markdown:
-            print(view.as_markdown(built))
-        elif not as_json:
-            view.show(built)
-        if as_json:
-            print(json.dumps(reports.as_json(built)))
+        tell(ScorePage(report=built), reports.as_json(built), markdown=markdown, json_line=as_json)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.answers import terminal, titled
 from benchmarks.vbench.report import ScoreReport
 from benchmarks.vbench.suite import DIMENSIONS
 
@@ -17,27 +15,29 @@ MISSING = "—"
 TERMINAL_WIDTH = 160  # columns, where stdout is not a terminal
 
 
-def show(report: ScoreReport) -> None:
-    """Print the table to the terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = TERMINAL_WIDTH
-    table = Table(title=TITLE, title_justify="left", box=box.SIMPLE)
-    for index, header in enumerate(("method", "from", *HEADERS)):
-        table.add_column(header, justify="left" if index < 2 else "right", overflow="fold")
-    for cells in _lines(report):
-        table.add_row(*cells)
-    console.print(table, markup=False)
-    for warning in report.warnings:
-        console.print(f"! {warning}", markup=False)
+@dataclass(frozen=True, kw_only=True)
+class ScorePage:
+    """The table and the warnings below it. See `answers.Page`."""
 
+    report: ScoreReport
 
-def as_markdown(report: ScoreReport) -> str:
-    """The table as Markdown, without a heading of the page's own."""
-    ruler = ["---", "---", *["---:"] * len(HEADERS)]
-    lines = [_line(("method", "from", *HEADERS)), _line(ruler), *map(_line, _lines(report))]
-    warnings = [f"- ! {warning}" for warning in report.warnings]
-    return "\n".join([f"**{TITLE}**", "", *lines, *([""] if warnings else []), *warnings])
+    def show(self) -> None:
+        """See `Page.show`."""
+        console, table = terminal(TERMINAL_WIDTH), titled(TITLE)
+        for index, header in enumerate(("method", "from", *HEADERS)):
+            table.add_column(header, justify="left" if index < 2 else "right", overflow="fold")
+        for cells in _lines(self.report):
+            table.add_row(*cells)
+        console.print(table, markup=False)
+        for warning in self.report.warnings:
+            console.print(f"! {warning}", markup=False)
+
+    def as_markdown(self) -> str:
+        """See `Page.as_markdown`."""
+        ruler = ["---", "---", *["---:"] * len(HEADERS)]
+        lines = [_line(("method", "from", *HEADERS)), _line(ruler), *map(_line, _lines(self.report))]
+        warnings = [f"- ! {warning}" for warning in self.report.warnings]
+        return "\n".join([f"**{TITLE}**", "", *lines, *([""] if warnings else []), *warnings])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from benchmarks.latency.opening import open_system
 from benchmarks.latency.quality import compare
 from benchmarks.latency.report import Machine, Report, as_json, build_report
 from benchmarks.latency.systems import Clip
-from benchmarks.latency.view import as_markdown
+from benchmarks.latency.view import page
 from benchmarks.latency.work import Size, Work, make_work
 from benchmarks.latency.workers import ContenderError, FirstVideo, LocalWorker, ProcessWorker
 from benchmarks.macs import Variant, unet_cost
@@ -367,12 +367,12 @@ def test_json_has_what_the_tables_have(report: Report) -> None:
 
 
 def test_markdown_says_who_was_left_out_and_what_random_weights_cannot_say(report: Report) -> None:
-    text = as_markdown(report)
+    text = page(report).as_markdown()
     assert "| vcut-tensorrt/paper/c17 | no GPU |" in text
     assert "RANDOM WEIGHTS" in text
     assert "load average before the run 0.50" in text
     real = replace(report, work=replace(report.work, random_weights=False))
-    assert "RANDOM WEIGHTS" not in as_markdown(real)
+    assert "RANDOM WEIGHTS" not in page(real).as_markdown()
 
 
 @pytest.mark.parametrize("several_cuts", [True, False])

@@ -19,7 +19,7 @@ from benchmarks.roofline import report as reports
 from benchmarks.roofline.cards import CARDS, Card
 from benchmarks.roofline.published import CALIBRATION, LATENCIES
 from benchmarks.roofline.report import ModelWork, Report, as_json, build_report, count_models
-from benchmarks.roofline.view import as_markdown
+from benchmarks.roofline.view import page
 from benchmarks.roofline.work import Operator, Work, count_work, other_work, unet_work, video_work
 from tests.models import NANO
 
@@ -147,7 +147,7 @@ def test_every_row_is_marked_as_an_estimate(report: Report) -> None:
     assert len(answer["estimates"]) == 2 * len(CARDS) * 5
     for row in (*answer["estimates"], *answer["residuals"]):
         assert row["estimate"] is True
-    tables = as_markdown(report).split("**The cards")[0]
+    tables = page(report).as_markdown().split("**The cards")[0]
     rows = [line for line in tables.splitlines() if line.startswith(("| A1", "| L4", "| H1", "| H2"))]
     assert len(rows) == 2 * len(CARDS) + len(LATENCIES)
     assert all("| estimate |" in line for line in rows)
@@ -186,8 +186,8 @@ def test_the_recorded_results_are_what_is_estimated_now(report: Report) -> None:
     estimated = json.loads(json.dumps(as_json(report)))
     del recorded["versions"], estimated["versions"]
     assert recorded == estimated, "record benchmarks/results again (docs/benchmarks.md)"
-    assert (RESULTS / "roofline.md").read_text(encoding="utf-8").strip() == as_markdown(report)
-    first_table = "\n\n".join(as_markdown(report).split("\n\n")[:2])
+    assert (RESULTS / "roofline.md").read_text(encoding="utf-8").strip() == page(report).as_markdown()
+    first_table = "\n\n".join(page(report).as_markdown().split("\n\n")[:2])
     assert first_table in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 

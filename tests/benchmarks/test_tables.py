@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from benchmarks import tables, tables_report
 from benchmarks.macs import Variant, unet_cost
 from benchmarks.tables_report import PartRow, Report, StepRow, VideoRow, as_json, build_report, video_macs
-from benchmarks.tables_view import as_markdown
+from benchmarks.tables_view import page
 from tests.models import NANO
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +205,7 @@ def test_the_recorded_results_are_what_is_counted_now(report: Report) -> None:
     counted = json.loads(json.dumps(as_json(report)))
     for name in ("per_cfg_step", "per_video", "other_parts"):
         assert recorded[name] == counted[name], f"{name}: record benchmarks/results again (docs/benchmarks.md)"
-    tables_now = as_markdown(report)
+    tables_now = page(report).as_markdown()
     assert (RESULTS / "tables.md").read_text(encoding="utf-8").strip() == tables_now
     assert tables_now in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 

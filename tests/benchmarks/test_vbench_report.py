@@ -15,7 +15,7 @@ from benchmarks.vbench.published import PUBLISHED_SCORES
 from benchmarks.vbench.report import ScoreReport, ScoreRow, as_json, build_report
 from benchmarks.vbench.results import read_results
 from benchmarks.vbench.suite import DIMENSIONS, VBenchError
-from benchmarks.vbench.view import MISSING, as_markdown
+from benchmarks.vbench.view import MISSING, ScorePage
 from tests.benchmarks.vbench_runs import begin_run, results, write_results
 from tests.benchmarks.vbench_suites import write_suite
 from vcut_trt.spec.choices import CrossAttention
@@ -76,7 +76,9 @@ def test_what_was_not_scored_is_missing_and_never_zero(run: Path) -> None:
     assert row.scores["dynamic_degree"] is None
     assert row.differences["dynamic_degree"] is None
     assert any("not scored: dynamic_degree" in warning for warning in report.warnings)
-    (line,) = [line for line in as_markdown(report).splitlines() if line.startswith("| SVD-XT, paper")]
+    (line,) = [
+        line for line in ScorePage(report=report).as_markdown().splitlines() if line.startswith("| SVD-XT, paper")
+    ]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2:] == ["95.00", "96.00", "98.00", MISSING, "61.00", "66.11", "97.00", "97.50"]
     assert json.loads(json.dumps(as_json(report)))["rows"][-1]["scores"]["dynamic_degree"] is None
