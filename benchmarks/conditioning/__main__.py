@@ -17,6 +17,7 @@ import typer
 
 from benchmarks.conditioning.variants import Variant
 from benchmarks.plotting import check_drawable
+from benchmarks.writing import whole_or_nothing
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
@@ -81,7 +82,7 @@ def main(
             device=parse_device(device),
         )
         pictures = inputs.pictures(images, config.video)
-        with results.whole_or_nothing(output) as folder:
+        with whole_or_nothing(output) as folder:
 
             def keep(image: int, panels: Panels) -> None:
                 results.write_videos(panels, folder, image, len(pictures))

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.plotting import check_drawable
+from benchmarks.writing import whole_or_nothing
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
@@ -59,21 +60,21 @@ def main(
     with reporting(debug=False):
         check_drawable()
         cut_steps = inputs.parse_cuts(cuts)
-        results.make_folder(output)
-        number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
-        checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
-        config = QualityConfig(
-            video=video_spec(checkpoint, 1, frames, height, width, None),
-            precision=number,
-            cross_attention=cross_attention,
-            num_inference_steps=steps,
-            cut_steps=cut_steps,
-            seeds=tuple(range(max(seeds, 0))),
-            device=parse_device(device),
-        )
-        pictures = inputs.pictures(images, config.video)
-        report, examples = measure(checkpoint, pictures, config, ConsoleProgress())
-        results.write(report, examples, output, tile_width=tile_width)
+        with whole_or_nothing(output) as folder:
+            number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
+            checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+            config = QualityConfig(
+                video=video_spec(checkpoint, 1, frames, height, width, None),
+                precision=number,
+                cross_attention=cross_attention,
+                num_inference_steps=steps,
+                cut_steps=cut_steps,
+                seeds=tuple(range(max(seeds, 0))),
+                device=parse_device(device),
+            )
+            pictures = inputs.pictures(images, config.video)
+            report, examples = measure(checkpoint, pictures, config, ConsoleProgress())
+            results.write(report, examples, folder, tile_width=tile_width)
         if json_line:
             print(json.dumps(as_json(report)))
         else:

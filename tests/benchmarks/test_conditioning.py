@@ -28,6 +28,7 @@ from benchmarks.conditioning.variants import Variant
 from benchmarks.conditioning.view import show
 from benchmarks.quality.inputs import pictures
 from benchmarks.quality.measure import Clip, make_clip
+from benchmarks.writing import whole_or_nothing
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
 from tests.parity.stock import parts, stock_pipeline
@@ -317,7 +318,7 @@ def test_files_are_numbered_where_there_are_several_images() -> None:
 
 def test_a_failure_leaves_the_old_results(tmp_path: Path, report: Report) -> None:
     (tmp_path / "conditioning.json").write_text("old")
-    with pytest.raises(VideoError), results.whole_or_nothing(tmp_path) as folder:  # noqa: PT012
+    with pytest.raises(VideoError), whole_or_nothing(tmp_path) as folder:  # noqa: PT012
         results.write_figures(report, folder)
         raise VideoError("no")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"conditioning.json": "old"}

@@ -27,6 +27,7 @@ from benchmarks.quality.measure import Clip, Examples, compare, measure
 from benchmarks.quality.report import Figure, QualityConfig, Report, summarize
 from benchmarks.quality.sheet import amplification, contact_sheet, shown_frames
 from benchmarks.quality.view import notes, show
+from benchmarks.writing import whole_or_nothing
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
 from tests.parity.stock import parts
@@ -295,8 +296,8 @@ def test_a_failure_while_drawing_leaves_the_old_results(
 ) -> None:
     (tmp_path / "quality.json").write_text("old")
     monkeypatch.setattr(results, "contact_sheet", lambda *_args, **_kwargs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        results.write(*measured, tmp_path, tile_width=64)
+    with pytest.raises(ZeroDivisionError), whole_or_nothing(tmp_path) as folder:
+        results.write(*measured, folder, tile_width=64)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"quality.json": "old"}
 
 
