@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import LineOption
 from vcut_trt.commands.console import reporting
 from vcut_trt.errors import ConfigError
 
@@ -144,7 +145,7 @@ def main(
     size: Annotated[
         list[int] | None, typer.Option(help="An n to try; repeatable. Default: to suit the device.")
     ] = None,
-    json_line: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+    json_line: LineOption = False,
 ) -> None:
     """Measure the matmul rate that this machine attains."""
     with reporting(debug=False):

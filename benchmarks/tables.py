@@ -14,15 +14,14 @@ from typing import Annotated
 import typer
 
 from benchmarks.answers import tell
+from benchmarks.options import LastLineOption, MarkdownOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
 
 def main(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
-    json_line: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON: alone, or after the Markdown.")
-    ] = False,
+    markdown: MarkdownOption = False,
+    json_line: LastLineOption = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Also draw cost against c into this file (.png, .svg, .pdf).")
     ] = None,

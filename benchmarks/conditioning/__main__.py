@@ -10,27 +10,26 @@ runs on PyTorch modules: nothing is exported. A trained model wants a GPU.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks import options
 from benchmarks.conditioning.variants import Variant
 from benchmarks.plotting import check_drawable
 from benchmarks.writing import whole_or_nothing
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.options import DeviceOption
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS
 
 
 def main(
-    model: Annotated[str, typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder.")],
-    output: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The model's architecture with random weights.")
-    ] = False,
+    model: options.ModelOption,
+    output: options.OutputOption,
+    revision: options.RevisionOption = None,
+    random_weights: options.RandomWeightsOption = False,
     conditioning: Annotated[
         list[Variant] | None,
         typer.Option(
@@ -40,23 +39,17 @@ def main(
         ),
     ] = None,
     boundary: Annotated[int, typer.Option(help="First step of quality improvement, 1 … N + 1.")] = DEFAULT_CUT_STEP,
-    steps: Annotated[int, typer.Option(help="Denoising steps N.")] = REFERENCE_STEPS,
-    cross_attention: Annotated[
-        CrossAttention, typer.Option(help="What vcut does to the cross-attention.")
-    ] = CrossAttention.EXACT,
+    steps: options.NumberOfStepsOption = REFERENCE_STEPS,
+    cross_attention: options.CrossAttentionOption = CrossAttention.EXACT,
     precision: Annotated[Precision | None, typer.Option(help="Default: fp16 (tiny: fp32).", show_default=False)] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of first frames. Default: two drawn ones.", show_default=False)
-    ] = None,
+    images: options.ImagesOption = None,
     seed: Annotated[int, typer.Option(help="Of every video's noise.")] = 0,
-    frames: Annotated[
-        int | None, typer.Option(help="Frames of a video. Default: the model's.", show_default=False)
-    ] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    tile_width: Annotated[int, typer.Option(help="Pixels of a frame on the contact sheet.", min=80)] = 192,
-    json_line: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+    frames: options.FramesOption = None,
+    height: options.PixelsOption = None,
+    width: options.PixelsOption = None,
+    device: DeviceOption = "auto",
+    tile_width: options.TileWidthOption = 192,
+    json_line: options.LineOption = False,
 ) -> None:
     """Make videos with the CLIP image embedding applied at some steps only, and compare them with all steps."""
     from benchmarks.conditioning import results, view  # torch takes seconds: not for --help

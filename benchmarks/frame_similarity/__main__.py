@@ -17,8 +17,10 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.options import LineOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.options import DebugOption
 
 
 def main(
@@ -27,11 +29,11 @@ def main(
         str, typer.Option(metavar="MODEL", help="Hub id or folder, such as openai/clip-vit-large-patch14.")
     ],
     dino: Annotated[str, typer.Option(metavar="MODEL", help="Hub id or folder, such as facebook/dinov2-large.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+    as_json: LineOption = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Also draw the curves into this file (.png, .svg, .pdf).")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Compare a video's frames with its first, by CLIP and by DINO (Figure 1 of the VCUT paper)."""
     with reporting(debug=debug):

@@ -16,8 +16,10 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.options import RandomWeightsOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.options import DebugOption, DeviceOption, StepsOption
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
@@ -26,9 +28,7 @@ def main(
     model: Annotated[
         str, typer.Option(help="tiny, medium, svd, svd-xt, svd-xt-1.1, or a folder in diffusers' layout.")
     ] = "tiny",
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The model's architecture with random weights.")
-    ] = False,
+    random_weights: RandomWeightsOption = False,
     contenders: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,11 +52,11 @@ def main(
     ] = None,
     height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.", show_default=False)] = None,
     width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.", show_default=False)] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    steps: StepsOption = REFERENCE_STEPS,
     precision: Annotated[
         Precision | None, typer.Option(help="Default: fp16 on a GPU, fp32 on the CPU.", show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     repeats: Annotated[int, typer.Option(help="Timed rounds.")] = 3,
     output: Annotated[
         Path | None,
@@ -66,7 +66,7 @@ def main(
         Path | None, typer.Option(metavar="PNG", help="Also draw the latencies into this file.", show_default=False)
     ] = None,
     json_line: Annotated[bool, typer.Option("--json", help="Print the line of JSON only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Time contenders on the same work; --help is fast, the rest takes a video for each contender and round."""
     with reporting(debug=debug):

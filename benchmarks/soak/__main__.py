@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from vcut_trt.commands.console import ConsoleProgress, fail, reporting
+from vcut_trt.commands.options import DebugOption
 
 
 def main(
@@ -37,7 +38,7 @@ def main(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write soak.json there.", show_default=False)
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Soak a server."""
     with reporting(debug=debug):

@@ -21,6 +21,7 @@ from benchmarks.vbench.record import VIDEOS_PER_IMAGE, BundleRecord, RunSettings
 from benchmarks.vbench.suite import CROPS, DIMENSIONS, SUITE, Prompts, Ratio, read_suite
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.options import BundleArgument, DebugOption, DeviceOption, JsonOption, StepsOption
 from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
 from vcut_trt.spec.clip import LARGEST_FPS
@@ -39,19 +40,16 @@ SuiteOption = Annotated[Path, typer.Option(metavar="JSON", help="VBench's vbench
 ImagesOption = Annotated[
     Path, typer.Option(metavar="CROPS", help="VBench's folder `crop`, with 16-9/ and others in it.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
 def generate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")],
+    bundle: BundleArgument,
     output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; one that was begun is continued.")],
     cut_step: Annotated[int, typer.Option(help="First step without guidance, 1 … STEPS + 1 (= never).")],
     suite: SuiteOption = SUITE,
     images: ImagesOption = CROPS,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    steps: StepsOption = REFERENCE_STEPS,
     shard: Annotated[str, typer.Option(help="k/n: make the k-th of n shares, of several processes or hosts.")] = "1/1",
     prompts: Annotated[
         Prompts, typer.Option(help="scored: those that Table IV reads (355); all: camera movements too (1,118).")
