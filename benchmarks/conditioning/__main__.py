@@ -53,20 +53,19 @@ def main(
 ) -> None:
     """Make videos with the CLIP image embedding applied at some steps only, and compare them with all steps."""
     from benchmarks.conditioning import results, view  # torch takes seconds: not for --help
-    from benchmarks.conditioning.measure import Panels, measure
+    from benchmarks.conditioning.measure import measure
     from benchmarks.conditioning.report import ConditioningConfig, as_json
-    from benchmarks.conditioning.sheet import contact_sheet
     from benchmarks.quality import inputs
-    from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
+    from benchmarks.subject import Size, Subject, open_model
     from vcut_trt.engines.workspace import parse_device
 
     with reporting(debug=False):
         check_drawable()
-        number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
-        checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+        size = Size(frames=frames, height=height, width=width)
+        opened = open_model(model, size, revision=revision, random_weights=random_weights, precision=precision)
         config = ConditioningConfig(
-            video=video_spec(checkpoint, 1, frames, height, width, None),
-            precision=number,
+            video=opened.video,
+            precision=opened.precision,
             cross_attention=cross_attention,
             num_inference_steps=steps,
             boundary=boundary,
@@ -76,19 +75,14 @@ def main(
         )
         pictures = inputs.pictures(images, config.video)
         with whole_or_nothing(output) as folder:
-
-            def keep(image: int, panels: Panels) -> None:
-                results.write_videos(panels, folder, image, len(pictures))
-                sheet = contact_sheet(
-                    panels,
-                    config,
-                    model=checkpoint.model_id,
-                    random_weights=checkpoint.random_weights,
-                    tile_width=tile_width,
-                )
-                results.write_sheet(sheet, folder, image, len(pictures))
-
-            report = measure(checkpoint, pictures, config, keep, ConsoleProgress())
+            keep = results.ImageWriter(
+                folder=folder,
+                images=len(pictures),
+                config=config,
+                subject=Subject.of(opened.checkpoint),
+                tile_width=tile_width,
+            )
+            report = measure(opened.checkpoint, pictures, config, keep, ConsoleProgress())
             results.write_figures(report, folder)
         if json_line:
             print(json.dumps(as_json(report)))

@@ -15,6 +15,7 @@ from benchmarks.conditioning.report import ConditioningConfig, Report, Row
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.measure import BEST, Clip, compare, make_clip
 from benchmarks.quality.report import summarize
+from benchmarks.subject import Subject
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
@@ -77,9 +78,7 @@ def measure(
         if variant is not Variant.ALL
     ]
     return Report(
-        model=checkpoint.model_id,
-        revision=checkpoint.revision,
-        random_weights=checkpoint.random_weights,
+        subject=Subject.of(checkpoint),
         config=config,
         images=len(images),
         rows=tuple(rows),

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
+from benchmarks.subject import Subject
 from benchmarks.versions import installed_versions
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CrossAttention
@@ -87,9 +88,7 @@ class Row:
 class Report:
     """All figures of one model."""
 
-    model: str
-    revision: str | None
-    random_weights: bool
+    subject: Subject
     config: ConditioningConfig
     images: int
     rows: tuple[Row, ...]  # in the order of the variants, without `all`
@@ -106,10 +105,7 @@ def as_json(report: Report) -> dict[str, Any]:
     config = report.config
     return {
         "benchmark": "conditioning",
-        "model": report.model,
-        "revision": report.revision,
-        "random_weights": report.random_weights,
-        **({"warning": RANDOM_WEIGHTS} if report.random_weights else {}),
+        **report.subject.as_json(RANDOM_WEIGHTS),
         "video": asdict(config.video),
         "steps": config.num_inference_steps,
         "boundary": config.boundary,

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from benchmarks.conditioning.measure import Panels
-from benchmarks.conditioning.report import FIGURES, SHEET, Report, as_json, numbered
+from benchmarks.conditioning.report import FIGURES, SHEET, ConditioningConfig, Report, as_json, numbered
+from benchmarks.conditioning.sheet import contact_sheet
 from benchmarks.quality.sheet import picture
+from benchmarks.subject import Subject
 from benchmarks.writing import write_errors_told
 from vcut_trt.runtime.video import write_mp4
 
 FPS = 7  # the pipeline's default, which the UNet is told
 
 
-def write_videos(panels: Panels, folder: Path, image: int, images: int) -> None:
-    """Write image `image`'s videos, counted from 0.
+@dataclass(frozen=True, kw_only=True)
+class ImageWriter:
+    """Writes what is made of each image into `folder`."""
 
-    Raises:
-        VideoError: A video cannot be written.
-    """
-    for variant, clip in panels.items():
-        frames = [picture(frame) for frame in clip.frames]
-        write_mp4(frames, folder / numbered(f"{variant.value}.mp4", image, images), FPS)
+    folder: Path
+    images: int
+    config: ConditioningConfig
+    subject: Subject
+    tile_width: int  # pixels
 
+    def __call__(self, image: int, panels: Panels) -> None:
+        """Write image `image`'s videos and contact sheet, counted from 0.
 
-def write_sheet(sheet: Image.Image, folder: Path, image: int, images: int) -> None:
-    """Write image `image`'s contact sheet, counted from 0.
+        Raises:
+            VideoError: A video cannot be written.
+            VcutError: The sheet cannot be written.
+        """
+        for variant, clip in panels.items():
+            frames = [picture(frame) for frame in clip.frames]
+            write_mp4(frames, self._path(f"{variant.value}.mp4", image), FPS)
+        sheet = contact_sheet(panels, self.config, self.subject, tile_width=self.tile_width)
+        with write_errors_told(self.folder):
+            sheet.save(self._path(SHEET, image), optimize=True)
 
-    Raises:
-        VcutError: It cannot be written.
-    """
-    with write_errors_told(folder):
-        sheet.save(folder / numbered(SHEET, image, images), optimize=True)
+    def _path(self, name: str, image: int) -> Path:
+        return self.folder / numbered(name, image, self.images)
 
 
 def write_figures(report: Report, folder: Path) -> None:

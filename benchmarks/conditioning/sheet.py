@@ -11,14 +11,13 @@ from benchmarks.conditioning.measure import Panels
 from benchmarks.conditioning.report import ConditioningConfig
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.sheet import amplification, lay_out, shown_frames
+from benchmarks.subject import Subject
 
 ONLY = "-only"  # the steps below it say so
 RANDOM_WEIGHTS = "random weights: nothing here bears on the paper's claim"
 
 
-def contact_sheet(
-    panels: Panels, config: ConditioningConfig, *, model: str, random_weights: bool, tile_width: int
-) -> Image.Image:
+def contact_sheet(panels: Panels, config: ConditioningConfig, subject: Subject, *, tile_width: int) -> Image.Image:
     """Draw it, with frames of `tile_width` pixels."""
     frames = shown_frames(config.video.frames)
     shown = {variant: clip.frames[frames] for variant, clip in panels.items()}
@@ -32,11 +31,11 @@ def contact_sheet(
         if variant in differences:
             rows.append((f"its difference\n× {factor}", (factor * differences[variant].abs()).clamp(max=1)))
     mode, steps = config.cross_attention.value, config.num_inference_steps
-    title = f"CLIP embedding at …   ({model}, {mode}, {steps} steps, b = {config.boundary}, seed {config.seed})"
+    title = f"CLIP embedding at …   ({subject.model}, {mode}, {steps} steps, b = {config.boundary}, seed {config.seed})"
     return lay_out(
         rows,
         frames,
         title=title,
-        warning=RANDOM_WEIGHTS if random_weights else "",
+        warning=RANDOM_WEIGHTS if subject.random_weights else "",
         tile_width=tile_width,
     )

@@ -16,9 +16,9 @@ def show(report: Report) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = TERMINAL_WIDTH
-    config = report.config
+    config, subject = report.config, report.subject
     table = Table(
-        title=f"{report.model}, {config.cross_attention.value}, {config.precision.value}: the CLIP embedding at some "
+        title=f"{subject.model}, {config.cross_attention.value}, {config.precision.value}: the CLIP embedding at some "
         f"steps, against all {config.num_inference_steps}; {report.images} image(s), uncut",
         title_justify="left",
         box=box.SIMPLE,
@@ -38,5 +38,5 @@ def show(report: Report) -> None:
             *(f"{ssim.mean:.4f} ± {ssim.spread:.4f}", f"{ssim.worst:.4f}"),
         )
     console.print(table)
-    if report.random_weights:
+    if subject.random_weights:
         console.print(f"{RANDOM_WEIGHTS[0].upper()}{RANDOM_WEIGHTS[1:]}.", style="dim", markup=False)

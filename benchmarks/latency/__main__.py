@@ -77,9 +77,10 @@ def main(
         from benchmarks.latency.contenders import select
         from benchmarks.latency.measure import measure
         from benchmarks.latency.report import as_json, build_report, describe_machine
-        from benchmarks.latency.work import Size, make_work
+        from benchmarks.latency.work import make_work
         from benchmarks.latency.workers import ProcessWorker
         from benchmarks.matmul_rate import measure_matmul_tflops
+        from benchmarks.subject import Size
 
         if plot is not None:
             check_usable(plot)

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from benchmarks.latency.medium import MEDIUM
+from benchmarks.subject import Size
 from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
-from vcut_trt.checkpoints.sources import MODEL_PARTS, open_checkpoint, video_spec
+from vcut_trt.checkpoints.sources import MODEL_PARTS, open_checkpoint
 from vcut_trt.checkpoints.svd import FAMILY, Architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.engines.workspace import parse_device, torch_dtype
@@ -24,15 +25,6 @@ from vcut_trt.spec.video import VideoSpec
 
 ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY, "medium": MEDIUM}
 OWN = {"medium": MEDIUM}  # known to this benchmark only
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What the user asked for; None: the model's own."""
-
-    frames: int | None = None
-    height: int | None = None
-    width: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +111,7 @@ def make_work(
         steps=steps,
         repeats=repeats,
     )
-    return replace(unsized, video=video_spec(unsized.checkpoint(), 1, size.frames, size.height, size.width, None))
+    return replace(unsized, video=size.video(unsized.checkpoint()))
 
 
 def as_json(work: Work) -> dict[str, Any]:

@@ -47,18 +47,18 @@ def main(
     from benchmarks.quality import inputs, results, view  # torch takes seconds: not for --help
     from benchmarks.quality.measure import measure
     from benchmarks.quality.report import QualityConfig, as_json
-    from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
+    from benchmarks.subject import Size, open_model
     from vcut_trt.engines.workspace import parse_device
 
     with reporting(debug=False):
         check_drawable()
         cut_steps = inputs.parse_cuts(cuts)
         with whole_or_nothing(output) as folder:
-            number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
-            checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+            size = Size(frames=frames, height=height, width=width)
+            opened = open_model(model, size, revision=revision, random_weights=random_weights, precision=precision)
             config = QualityConfig(
-                video=video_spec(checkpoint, 1, frames, height, width, None),
-                precision=number,
+                video=opened.video,
+                precision=opened.precision,
                 cross_attention=cross_attention,
                 num_inference_steps=steps,
                 cut_steps=cut_steps,
@@ -66,7 +66,7 @@ def main(
                 device=parse_device(device),
             )
             pictures = inputs.pictures(images, config.video)
-            report, examples = measure(checkpoint, pictures, config, ConsoleProgress())
+            report, examples = measure(opened.checkpoint, pictures, config, ConsoleProgress())
             results.write(report, examples, folder, tile_width=tile_width)
         if json_line:
             print(json.dumps(as_json(report)))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.quality.lpips import FrameMetric, LpipsUnavailableError, open_lpips
 from benchmarks.quality.report import CutRow, Figures, QualityConfig, Report, summarize
+from benchmarks.subject import Subject
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.errors import ConfigError
@@ -92,9 +93,7 @@ def measure(
             schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
             rows.append(CutRow(cut_step=cut_step, unet_passes=schedule.unet_passes, figures=_figures(compared)))
     report = Report(
-        model=checkpoint.model_id,
-        revision=checkpoint.revision,
-        random_weights=checkpoint.random_weights,
+        subject=Subject.of(checkpoint),
         config=config,
         images=len(images),
         rows=tuple(rows),

@@ -28,12 +28,12 @@ def draw(report: Report, path: Path) -> None:
     left.set_title("PSNR, dB", loc="left")
     right.set_title("SSIM", loc="left")
     canvas.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    config = report.config
+    config, subject = report.config, report.subject
     title = (
-        f"{report.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock with the same "
+        f"{subject.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock with the same "
         f"noise, {config.num_inference_steps} steps, {report.images} image(s) × {len(config.seeds)} seeds"
     )
-    canvas.suptitle(f"{title}\n{RANDOM_WEIGHTS}" if report.random_weights else title, fontsize=11, color=INK)
+    canvas.suptitle(f"{title}\n{RANDOM_WEIGHTS}" if subject.random_weights else title, fontsize=11, color=INK)
     canvas.savefig(path, dpi=110, format="png")
 
 

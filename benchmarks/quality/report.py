@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality.elbow import elbow
+from benchmarks.subject import Subject
 from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CrossAttention
@@ -103,9 +104,7 @@ class Elbows:
 class Report:
     """All figures of one model."""
 
-    model: str
-    revision: str | None
-    random_weights: bool
+    subject: Subject
     config: QualityConfig
     images: int
     rows: tuple[CutRow, ...]  # by cut step
@@ -142,10 +141,7 @@ def as_json(report: Report) -> dict[str, Any]:
     config = report.config
     return {
         "benchmark": "quality",
-        "model": report.model,
-        "revision": report.revision,
-        "random_weights": report.random_weights,
-        **({"warning": RANDOM_WEIGHTS} if report.random_weights else {}),
+        **report.subject.as_json(RANDOM_WEIGHTS),
         "video": asdict(config.video),
         "steps": config.num_inference_steps,
         "precision": config.precision.value,

@@ -54,10 +54,10 @@ def contact_sheet(report: Report, examples: Examples, *, tile_width: int) -> Ima
     for name, video in {**cut, "stock,\nother seed": examples.other_seed[frames]}.items():
         rows.append((name, video))
         rows.append((f"its difference\n× {factor}", (factor * (video - stock).abs()).clamp(max=1)))
-    config = report.config
+    config, subject = report.config, report.subject
     mode, steps = config.cross_attention.value, config.num_inference_steps
-    title = f"{report.model}, {mode}, {steps} steps, seed {config.seeds[0]}"
-    warning = RANDOM_WEIGHTS if report.random_weights else ""
+    title = f"{subject.model}, {mode}, {steps} steps, seed {config.seeds[0]}"
+    warning = RANDOM_WEIGHTS if subject.random_weights else ""
     return lay_out(rows, frames, title=title, warning=warning, tile_width=tile_width)
 
 

@@ -16,9 +16,9 @@ def show(report: Report) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = TERMINAL_WIDTH
-    config = report.config
+    config, subject = report.config, report.subject
     table = Table(
-        title=f"{report.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock, "
+        title=f"{subject.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock, "
         f"{config.num_inference_steps} steps, {report.images} image(s) × {len(config.seeds)} seeds; "
         "mean ± spread",
         title_justify="left",
@@ -50,7 +50,7 @@ def notes(report: Report) -> list[str]:
     elbows = report.elbows
     places = {"SSIM": elbows.ssim, "latent error": elbows.latent_error}
     found = [f"{name} at c = {place}" if place else f"{name} none" for name, place in places.items()]
-    warning = [f"{RANDOM_WEIGHTS[0].upper()}{RANDOM_WEIGHTS[1:]}."] if report.random_weights else []
+    warning = [f"{RANDOM_WEIGHTS[0].upper()}{RANDOM_WEIGHTS[1:]}."] if report.subject.random_weights else []
     return [
         *warning,
         f"Elbow, the measured point highest above the chord of the curve: {', '.join(found)}.",

@@ -28,6 +28,7 @@ from benchmarks.conditioning.variants import Variant
 from benchmarks.conditioning.view import show
 from benchmarks.quality.inputs import pictures
 from benchmarks.quality.measure import Clip, make_clip
+from benchmarks.subject import Subject
 from benchmarks.writing import whole_or_nothing
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
@@ -54,6 +55,7 @@ CONFIG = ConditioningConfig(
     seed=SEED,
     device=CPU,
 )
+NANO_SUBJECT = Subject(model="nano", revision=None, random_weights=True)
 MODULES = {"cross_attention": CrossAttention.EXACT, "cfg": CfgMode.BATCHED}
 PIPELINE = {"video": NANO_VIDEO, "precision": Precision.FP32}
 UNCUT = {"cut_step": STEPS + 1}
@@ -83,9 +85,7 @@ def panels(gated: Gated, image: Image.Image) -> Panels:
 @pytest.fixture
 def report() -> Report:
     """Of two grey images; no model is run."""
-    return Report(
-        model="nano", revision=None, random_weights=True, config=replace(CONFIG, chosen=()), images=2, rows=()
-    )
+    return Report(subject=NANO_SUBJECT, config=replace(CONFIG, chosen=()), images=2, rows=())
 
 
 def equal(came: Clip, expected: Clip) -> bool:
@@ -256,13 +256,13 @@ def test_the_sheet_has_a_row_for_each_variant_and_its_difference() -> None:
         return Clip(latents=torch.zeros(6, 4, 8, 16), frames=torch.full((6, 3, 64, 128), level))
 
     panels = {variant: clip(0.5 + 0.09 * place) for place, variant in enumerate(Variant)}
-    sheet = np.asarray(contact_sheet(panels, CONFIG, model="nano", random_weights=True, tile_width=64))
+    sheet = np.asarray(contact_sheet(panels, CONFIG, NANO_SUBJECT, tile_width=64))
     assert sheet.shape == (60 + 7 * 36, 116 + 4 * 68, 3)
     levels = [int(sheet[60 + row * 36 + 16, 116 + 32, 0]) for row in range(7)]
     # one factor for the sheet: 2 · 0.27 < 1 < 5 · 0.27
     assert levels == pytest.approx([255 * level for level in (0.5, 0.59, 0.18, 0.68, 0.36, 0.77, 0.54)], abs=1)
     alone = contact_sheet(
-        {Variant.ALL: clip(0.5)}, replace(CONFIG, chosen=()), model="nano", random_weights=False, tile_width=64
+        {Variant.ALL: clip(0.5)}, replace(CONFIG, chosen=()), replace(NANO_SUBJECT, random_weights=False), tile_width=64
     )
     assert alone.size == (116 + 4 * 68, 60 + 36)
 
@@ -351,9 +351,9 @@ def test_people_are_told_what_the_figures_mean(report: Report, capsys: pytest.Ca
     printed = " ".join(capsys.readouterr().out.split())
     for words in ("steps 1 … 4", "reference", "nothing about the paper's claim"):
         assert words in printed
-    show(replace(report, random_weights=False))
+    show(replace(report, subject=replace(NANO_SUBJECT, random_weights=False)))
     assert "andom weights" not in capsys.readouterr().out
-    assert "warning" not in as_json(replace(report, random_weights=False))
+    assert "warning" not in as_json(replace(report, subject=replace(NANO_SUBJECT, random_weights=False)))
     assert [CONFIG.steps_text(variant) for variant in Variant] == [
         "steps 1 … 4",
         "steps 1 … 2",

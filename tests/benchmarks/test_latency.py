@@ -27,10 +27,11 @@ from benchmarks.latency.quality import compare
 from benchmarks.latency.report import Machine, Report, as_json, build_report
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.view import page
-from benchmarks.latency.work import Size, Work, make_work
+from benchmarks.latency.work import Work, make_work
 from benchmarks.latency.workers import ContenderError, FirstVideo, LocalWorker, ProcessWorker
 from benchmarks.macs import Variant, unet_cost
 from benchmarks.matmul_rate import MatmulRate, SizeRate
+from benchmarks.subject import Size
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO
 from vcut_trt.bundle.bundle import Bundle
