@@ -67,3 +67,7 @@ class Subject:
     def as_json(self, warning: str) -> dict[str, Any]:
         """For programs; with random weights also what the figures cannot say."""
         return {**asdict(self), **({"warning": warning} if self.random_weights else {})}
+
+    def notes(self, warning: str) -> list[str]:
+        """The same warning for people, as a sentence."""
+        return [f"{warning[0].upper()}{warning[1:]}."] if self.random_weights else []

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.quality.report import RANDOM_WEIGHTS, Figures, Report
-
-TERMINAL_WIDTH = 120  # columns, where stdout is not a terminal
+from benchmarks.answers import show_notes, terminal, titled
+from benchmarks.quality.report import RANDOM_WEIGHTS, Figure, Figures, Report
 
 
 def show(report: Report) -> None:
     """Print the table and what to know about it."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = TERMINAL_WIDTH
     config, subject = report.config, report.subject
-    table = Table(
-        title=f"{subject.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock, "
-        f"{config.num_inference_steps} steps, {report.images} image(s) × {len(config.seeds)} seeds; "
-        "mean ± spread",
-        title_justify="left",
-        box=box.SIMPLE,
+    table = titled(
+        f"{subject.model}, {config.cross_attention.value}, {config.precision.value}: vcut against stock, "
+        f"{config.num_inference_steps} steps, {report.images} image(s) × {len(config.seeds)} seeds; mean ± spread"
     )
     for header in (
         "cut step c",
@@ -40,9 +29,9 @@ def show(report: Report) -> None:
         table.add_row(name, str(row.unet_passes), *_cells(row.figures))
     table.add_section()
     table.add_row("stock, other seed", str(2 * config.num_inference_steps), *_cells(report.yardstick))
+    console = terminal()
     console.print(table)
-    for note in notes(report):
-        console.print(note, style="dim", markup=False)
+    show_notes(console, notes(report))
 
 
 def notes(report: Report) -> list[str]:
@@ -50,9 +39,8 @@ def notes(report: Report) -> list[str]:
     elbows = report.elbows
     places = {"SSIM": elbows.ssim, "latent error": elbows.latent_error}
     found = [f"{name} at c = {place}" if place else f"{name} none" for name, place in places.items()]
-    warning = [f"{RANDOM_WEIGHTS[0].upper()}{RANDOM_WEIGHTS[1:]}."] if report.subject.random_weights else []
     return [
-        *warning,
+        *report.subject.notes(RANDOM_WEIGHTS),
         f"Elbow, the measured point highest above the chord of the curve: {', '.join(found)}.",
         "stock, other seed: two stock videos of one image, different noise: as far apart as equally good videos are.",
         *([f"{report.lpips_note}."] if report.lpips_note else []),
@@ -64,10 +52,17 @@ def _lpips_header(report: Report) -> tuple[str, ...]:
 
 
 def _cells(figures: Figures) -> tuple[str, ...]:
-    latent_error, psnr, ssim, lpips = figures.latent_error, figures.psnr_db, figures.ssim, figures.lpips
+    lpips = figures.lpips
+    return (
+        *figure_cells(figures.latent_error, figures.psnr_db, figures.ssim),
+        *(() if lpips is None else (f"{lpips.mean:.4f} ± {lpips.spread:.4f}",)),
+    )
+
+
+def figure_cells(latent_error: Figure, psnr_db: Figure, ssim: Figure) -> tuple[str, ...]:
+    """Latent error; PSNR and its worst; SSIM and its worst."""
     return (
         f"{latent_error.mean:.2e} ± {latent_error.spread:.0e}",
-        *(f"{psnr.mean:.2f} ± {psnr.spread:.2f}", f"{psnr.worst:.2f}"),
+        *(f"{psnr_db.mean:.2f} ± {psnr_db.spread:.2f}", f"{psnr_db.worst:.2f}"),
         *(f"{ssim.mean:.4f} ± {ssim.spread:.4f}", f"{ssim.worst:.4f}"),
-        *(() if lpips is None else (f"{lpips.mean:.4f} ± {lpips.spread:.4f}",)),
     )
