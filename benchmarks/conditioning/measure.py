@@ -13,8 +13,7 @@ from PIL import Image
 from benchmarks.conditioning.embedding import EmbeddingGate, scheduler_sigmas
 from benchmarks.conditioning.report import ConditioningConfig, Report, Row
 from benchmarks.conditioning.variants import Variant
-from benchmarks.quality.measure import BEST, Clip, compare, make_clip
-from benchmarks.quality.report import summarize
+from benchmarks.quality.measure import Clip, compare, make_clip, summaries
 from benchmarks.subject import Subject
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.workspace import Workspace, torch_dtype
@@ -70,11 +69,8 @@ def measure(
                     advance(done, len(config.variants))
                 keep(index, panels)
     rows = [
-        Row(
-            variant=variant,
-            figures={name: summarize([each[name] for each in figures], best=BEST[name]) for name in figures[0]},
-        )
-        for variant, figures in compared.items()
+        Row(variant=variant, figures=summaries(samples))
+        for variant, samples in compared.items()
         if variant is not Variant.ALL
     ]
     return Report(

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.quality.lpips import FrameMetric, LpipsUnavailableError, open_lpips
-from benchmarks.quality.report import CutRow, Figures, QualityConfig, Report, summarize
+from benchmarks.quality.report import CutRow, Figure, Figures, QualityConfig, Report, summarize
 from benchmarks.subject import Subject
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.engines.workspace import Workspace, torch_dtype
@@ -69,7 +69,28 @@ def measure(
         (stock[image, a], stock[image, b]) for image in range(len(images)) for a, b in combinations(config.seeds, 2)
     ]
     yardstick = _figures([compare(came, reference, lpips) for came, reference in pairs])
+    rows, shown = _cut_rows(checkpoint, images, stock, config, lpips, progress)
+    report = Report(
+        subject=Subject.of(checkpoint),
+        config=config,
+        images=len(images),
+        rows=tuple(rows),
+        yardstick=yardstick,
+        lpips_note=lpips_note,
+    )
+    first, second = config.seeds[:2]
+    return report, Examples(stock=stock[0, first].frames, other_seed=stock[0, second].frames, cut=shown)
 
+
+def _cut_rows(
+    checkpoint: Checkpoint,
+    images: Sequence[Image.Image],
+    stock: Mapping[Sample, Clip],
+    config: QualityConfig,
+    lpips: FrameMetric | None,
+    progress: Progress,
+) -> tuple[list[CutRow], dict[int, Tensor]]:
+    """vcut beside each of the stock clips, and its frames of the first of them, by cut step."""
     with progress.stage("vcut: load and fold"):
         how = PretrainedConfig(
             video=config.video,
@@ -85,23 +106,14 @@ def measure(
         for cut_step in sorted(config.cut_steps):
             with progress.stage(f"vcut: cut at step {cut_step}") as advance:
                 compared = []
-                for done, (index, seed) in enumerate(samples, start=1):
+                for done, ((index, seed), reference) in enumerate(stock.items(), start=1):
                     came = make_clip(pipeline, images[index], seed, steps, {"cut_step": cut_step})
-                    compared.append(compare(came, stock[index, seed], lpips))
+                    compared.append(compare(came, reference, lpips))
                     shown.setdefault(cut_step, came.frames)  # the first image and seed
-                    advance(done, len(samples))
+                    advance(done, len(stock))
             schedule = CutSchedule(num_inference_steps=steps, cut_step=cut_step)
             rows.append(CutRow(cut_step=cut_step, unet_passes=schedule.unet_passes, figures=_figures(compared)))
-    report = Report(
-        subject=Subject.of(checkpoint),
-        config=config,
-        images=len(images),
-        rows=tuple(rows),
-        yardstick=yardstick,
-        lpips_note=lpips_note,
-    )
-    first, second = config.seeds[:2]
-    return report, Examples(stock=stock[0, first].frames, other_seed=stock[0, second].frames, cut=shown)
+    return rows, shown
 
 
 def compare(came: Clip, reference: Clip, lpips: FrameMetric | None) -> dict[str, list[float]]:
@@ -117,8 +129,13 @@ def compare(came: Clip, reference: Clip, lpips: FrameMetric | None) -> dict[str,
     return {name: value.tolist() for name, value in values.items()}
 
 
+def summaries(compared: Sequence[Mapping[str, list[float]]]) -> dict[str, Figure]:
+    """The figure of every metric, over the samples that `compare` has compared."""
+    return {name: summarize([each[name] for each in compared], best=BEST[name]) for name in compared[0]}
+
+
 def _figures(compared: Sequence[Mapping[str, list[float]]]) -> Figures:
-    figures = {name: summarize([each[name] for each in compared], best=BEST[name]) for name in compared[0]}
+    figures = summaries(compared)
     return Figures(
         latent_error=figures["latent_error"],
         psnr_db=figures["psnr_db"],
