@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from benchmarks.vbench.jobs import Job, Maker, Shard, jobs_of, make_videos, pending, working_in
 from benchmarks.vbench.record import LIBRARIES, VIDEOS, RunRecord, RunSettings, begin_or_resume
 from benchmarks.vbench.suite import Prompts, Suite, check_images, image_path
 from benchmarks.versions import installed_versions
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
-from vcut_trt.runtime.image import fit_image, load_image
+from vcut_trt.runtime.clip import animate
+from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.clip import Fit
 from vcut_trt.work.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -45,6 +43,7 @@ class SuiteRun:
                 f"the bundle makes {videos} videos at a time; each video of the suite has a seed of its own, so a run "
                 "makes them one by one. Export again with --videos 1."
             )
+        self.settings.clip(seed=0)  # raises where no video can be made with them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +87,11 @@ def generate_suite(run: SuiteRun, progress: Progress = SILENT) -> Made:
 
 def pipeline_maker(pipeline: VCutPipeline, run: SuiteRun) -> Maker:
     """Make videos as the run's settings say."""
-    settings, video = run.settings, run.bundle.manifest.video
 
     def make(job: Job) -> Sequence[Image.Image]:
-        picture = load_image(image_path(run.crops, settings.ratio, job.entry.image_name))
-        clips = pipeline(
-            fit_image(picture, width=video.width, height=video.height, fit=Fit.CROP),
-            num_inference_steps=settings.num_inference_steps,
-            cut_step=settings.cut_step,
-            fps=settings.fps,
-            motion_bucket_id=settings.motion_bucket_id,
-            noise_aug_strength=settings.noise_aug_strength,
-            min_guidance_scale=settings.min_guidance_scale,
-            max_guidance_scale=settings.max_guidance_scale,
-            generator=torch.Generator().manual_seed(job.seed),
-        ).frames
-        return clips[0]
+        picture = load_image(image_path(run.crops, run.settings.ratio, job.entry.image_name))
+        (clip,) = animate(pipeline, picture, run.settings.clip(job.seed), lambda _step: None)
+        return clip
 
     return make
 

@@ -22,8 +22,8 @@ from benchmarks.versions import installed_versions
 from vcut_trt.bundle.manifest import Manifest, ModelRecord
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import write_atomically
 
@@ -79,10 +79,23 @@ class RunSettings(_Model):
     min_guidance_scale: float = 1.0
     max_guidance_scale: float = 3.0
 
-    @property
-    def schedule(self) -> CutSchedule:
-        """Steps and cut."""
-        return CutSchedule(num_inference_steps=self.num_inference_steps, cut_step=self.cut_step)
+    def clip(self, seed: int) -> ClipSettings:
+        """One video's.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        return ClipSettings(
+            num_inference_steps=self.num_inference_steps,
+            cut_step=self.cut_step,
+            seed=seed,
+            fps=self.fps,
+            motion_bucket_id=self.motion_bucket_id,
+            noise_aug_strength=self.noise_aug_strength,
+            min_guidance_scale=self.min_guidance_scale,
+            max_guidance_scale=self.max_guidance_scale,
+            fit=Fit.CROP,
+        )
 
 
 class RunRecord(_Model):
