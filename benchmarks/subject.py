@@ -40,13 +40,13 @@ class OpenModel:
 def open_model(
     model: str, size: Size, *, revision: str | None, random_weights: bool, precision: Precision | None
 ) -> OpenModel:
-    """Open what the options name; fp16 by default, and fp32 for tiny.
+    """Open what the options name; without a precision, in the model's own.
 
     Raises:
         ConfigError: There is no such model, or a size is out of range.
         CheckpointError: The checkpoint cannot be had.
     """
-    number = precision or (Precision.FP32 if model == "tiny" else Precision.FP16)
+    number = precision or sources.default_precision(model)
     checkpoint = sources.open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
     return OpenModel(checkpoint=checkpoint, video=size.video(checkpoint), precision=number)
 

@@ -15,16 +15,17 @@ from benchmarks.subject import Size
 from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
+from vcut_trt.checkpoints.sources import ARCHITECTURES as KNOWN
 from vcut_trt.checkpoints.sources import MODEL_PARTS, open_checkpoint
-from vcut_trt.checkpoints.svd import FAMILY, Architecture
+from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.engines.workspace import parse_device, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 
-ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY, "medium": MEDIUM}
 OWN = {"medium": MEDIUM}  # known to this benchmark only
+ARCHITECTURES: Mapping[str, Architecture] = {**KNOWN, **OWN}
 
 
 @dataclass(frozen=True, kw_only=True)
