@@ -24,20 +24,22 @@ from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS
 
+ConditioningOption = Annotated[
+    list[Variant] | None,
+    typer.Option(
+        help="When the image embedding is applied; may be given several times. Default: all four. `all` is always "
+        "made: the others are compared with it.",
+        show_default=False,
+    ),
+]
+
 
 def main(
     model: options.ModelOption,
     output: options.OutputOption,
     revision: options.RevisionOption = None,
     random_weights: options.RandomWeightsOption = False,
-    conditioning: Annotated[
-        list[Variant] | None,
-        typer.Option(
-            help="When the image embedding is applied; may be given several times. Default: all four. `all` is always "
-            "made: the others are compared with it.",
-            show_default=False,
-        ),
-    ] = None,
+    conditioning: ConditioningOption = None,
     boundary: Annotated[int, typer.Option(help="First step of quality improvement, 1 … N + 1.")] = DEFAULT_CUT_STEP,
     steps: options.NumberOfStepsOption = REFERENCE_STEPS,
     cross_attention: options.CrossAttentionOption = CrossAttention.EXACT,
