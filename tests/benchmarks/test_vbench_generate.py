@@ -347,6 +347,13 @@ def test_a_cut_outside_the_steps_is_wrong_usage(nano_bundle: Bundle, suite_folde
     assert not (suite_folder / "run").exists()
 
 
+def test_more_steps_than_there_are_timesteps_are_wrong_usage(nano_bundle: Bundle, suite_folder: Path) -> None:
+    result = generate(nano_bundle, suite_folder, "--steps", "1001")
+    assert result.exit_code == 2
+    assert "at most 1000" in result.stderr
+    assert not (suite_folder / "run").exists()
+
+
 @pytest.mark.parametrize(
     "name", ["../outside", "a/b", "a\\b", "", " ", ".hidden", "x" * 201, "é" * 101, "a\nb", "a\0b", "\ud800", "C:x"]
 )
