@@ -13,8 +13,9 @@ from benchmarks.quality.sheet import picture
 from benchmarks.subject import Subject
 from benchmarks.writing import write_errors_told
 from vcut_trt.runtime.video import write_mp4
+from vcut_trt.spec.clip import ClipSettings
 
-FPS = 7  # the pipeline's default, which the UNet is told
+FPS = ClipSettings.fps  # the pipeline's default too, which the UNet is told
 
 
 @dataclass(frozen=True, kw_only=True)

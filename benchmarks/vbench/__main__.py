@@ -24,7 +24,7 @@ from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import BundleArgument, DebugOption, DeviceOption, JsonOption, StepsOption
 from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
-from vcut_trt.spec.clip import LARGEST_FPS
+from vcut_trt.spec.clip import LARGEST_FPS, ClipSettings
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
 app = typer.Typer(
@@ -58,7 +58,9 @@ def generate(
         int, typer.Option(min=1, max=VIDEOS_PER_IMAGE, help="Videos of each prompt.")
     ] = VIDEOS_PER_IMAGE,
     ratio: Annotated[Ratio, typer.Option(help="Which of the suite's crops.")] = Ratio.WIDE,
-    fps: Annotated[int, typer.Option(min=1, max=LARGEST_FPS, help="Frames a second; the same for all runs.")] = 7,
+    fps: Annotated[
+        int, typer.Option(min=1, max=LARGEST_FPS, help="Frames a second; the same for all runs.")
+    ] = ClipSettings.fps,
     backend: Annotated[Backend, typer.Option(help="What runs the graphs.")] = Backend.AUTO,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

@@ -74,10 +74,10 @@ class RunSettings(_Model):
     backend: str
     videos_per_image: Annotated[int, Field(ge=1, le=VIDEOS_PER_IMAGE)]
     seed_rule: str = SEED_RULE
-    motion_bucket_id: int = 127
-    noise_aug_strength: float = 0.02
-    min_guidance_scale: float = 1.0
-    max_guidance_scale: float = 3.0
+    motion_bucket_id: int = ClipSettings.motion_bucket_id
+    noise_aug_strength: float = ClipSettings.noise_aug_strength
+    min_guidance_scale: float = ClipSettings.min_guidance_scale
+    max_guidance_scale: float = ClipSettings.max_guidance_scale
 
     def clip(self, seed: int) -> ClipSettings:
         """One video's.
