@@ -25,11 +25,7 @@ from vcut_trt.serving.jobs.service import Service
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 DRAIN_SECONDS = 600.0
-PAGE = {
-    "": ("index.html", "text/html"),
-    "app.js": ("app.js", "text/javascript"),
-    "style.css": ("style.css", "text/css"),
-}
+PAGE = {"": ("index.html", "text/html"), "style.css": ("style.css", "text/css")}  # and every script of its folder
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -178,7 +174,8 @@ def _add_watching(app: FastAPI) -> None:
 
 def _add_page(app: FastAPI) -> None:
     page = files("vcut_trt.serving") / "page"
-    for route, (name, kind) in PAGE.items():
+    scripts = {file.name: (file.name, "text/javascript") for file in page.iterdir() if file.name.endswith(".js")}
+    for route, (name, kind) in {**PAGE, **scripts}.items():
         content = (page / name).read_bytes()
         app.add_api_route(f"/{route}", _file(content, kind), include_in_schema=False, response_class=Response)
 

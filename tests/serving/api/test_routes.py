@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import vcut_trt.serving
 from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
 from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
@@ -26,6 +27,7 @@ from vcut_trt.serving.jobs.service import Service
 from vcut_trt.serving.worker.messages import Make
 
 PATIENCE_SECONDS = 20.0
+PAGE = Path(vcut_trt.serving.__file__).parent / "page"
 
 
 class Gate:
@@ -492,10 +494,22 @@ def test_the_page_and_the_documentation_are_served(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert client.get("/app.js").headers["content-type"].startswith("text/javascript")
+    scripts = sorted(path.name for path in PAGE.glob("*.js"))
+    assert "app.js" in scripts
+    for name in (*scripts, "style.css"):
+        file = client.get(f"/{name}")
+        assert file.content == (PAGE / name).read_bytes()
+        assert file.headers["content-type"].startswith("text/css" if name == "style.css" else "text/javascript")
+        for header in ("content-security-policy", "cache-control"):
+            assert file.headers[header] == page.headers[header]
     assert client.get("/docs").status_code == 200
     for headers in (page.headers, client.get("/v1/videos").headers, client.get("/nothing").headers):
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+
+
+@pytest.mark.parametrize("path", ["/app.py", "/page/app.js", "/%2e%2e/app.py", "/..%2fapp.py", "/../app.py", "/.js"])
+def test_nothing_but_the_page_is_served_of_the_package(client: TestClient, path: str) -> None:
+    refused(client.get(path), 404, "not_found")
 
 
 def test_metrics_tell_what_happened(nano_bundle: Bundle, tmp_path: Path) -> None:
