@@ -253,6 +253,24 @@ def test_two_stages_share_the_bar_and_the_slider(page: Page, server: Running) ->
     expect(page.locator("#cut-never")).to_be_visible()
 
 
+def test_the_stage_is_the_one_that_the_server_tells(page: Page, server: Running) -> None:
+    """No page can work it out: here the server tells one that no cut step would give."""
+    page.add_init_script("Object.defineProperty(document, 'hidden', { get: () => true })")  # it looks, without a stream
+
+    def tell(route: Any) -> None:
+        answer = route.fetch()
+        job = answer.json()
+        route.fulfill(response=answer, json={**job, "stage": job["stage"] and "decode"})
+
+    page.route(re.compile(r"/v1/videos/video_\w+$"), tell)
+    with server.held():
+        submit(page, server.url)
+        until(lambda: page.evaluate("true") and server.jobs()[0]["step"] == HELD_AT)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # else it looks again after some seconds
+        expect(page.locator(".screen .running-text")).to_have_text("Decoding the frames, step 3 of 4")
+    expect(page.locator(".screen .badge")).to_have_text("Done")
+
+
 def test_the_cut_follows_the_steps(page: Page, server: Running) -> None:
     visit(page, server.url)
     expect(page.locator("#cut_step")).to_have_value("17")

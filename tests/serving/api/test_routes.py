@@ -116,6 +116,21 @@ def test_events_come_step_by_step(nano_bundle: Bundle, tmp_path: Path, gate: Gat
     assert objects[-1]["timings"]["ran"] > 0
 
 
+STAGES = {1: "condition", 2: "semantic binding", 3: "quality improvement", 4: "quality improvement"}
+
+
+@pytest.mark.parametrize("making", STAGES)
+def test_the_stage_is_the_one_that_is_being_made(nano_bundle: Bundle, tmp_path: Path, making: int) -> None:
+    gate = Gate(making)
+    with application(nano_bundle, tmp_path / "data", gate.worker) as (client, _):
+        job = submit(client, {"cut_step": "3"})
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        now = client.get(f"/v1/videos/{job['id']}").json()
+        gate.go_on.set()
+        assert (now["status"], now["step"], now["stage"]) == ("in_progress", making - 1, STAGES[making])
+        assert final(client, job["id"])["stage"] is None
+
+
 def test_ranges_of_a_video_are_answered(client: TestClient) -> None:
     name = submit(client)["id"]
     final(client, name)

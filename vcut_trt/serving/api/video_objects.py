@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from vcut_trt.serving.jobs.jobs import Job, JobStatus, Progress
 from vcut_trt.serving.jobs.service import Service
+from vcut_trt.spec.steps import Stage
 
 MADE_PERCENT = 95  # when all steps are done; decoding and encoding are left
 
@@ -31,7 +32,12 @@ class VideoObject(BaseModel):
     started_at: int | None = Field(description="When its last attempt began.")
     completed_at: int | None = Field(description="When it ended, however it ended.")
     expires_at: int | None = Field(description="When it will be deleted; earlier where space runs out.")
-    stage: str | None = Field(description="What is being done: condition, a stage of denoising, decode, encode.")
+    stage: str | None = Field(
+        description=(
+            "What is being made now: starting, waiting (for a replica of Ray Serve), condition, semantic binding or "
+            "quality improvement (the stage of step + 1), decode, encode. null unless in_progress."
+        )
+    )
     step: int = Field(description="Denoising steps that are done.")
     queue_position: int | None = Field(description="1: the next one.")
     cancel_requested: bool
@@ -83,7 +89,7 @@ def video_object(service: Service, job: Job, progress: Progress | None) -> Video
         started_at=_whole(job.started_at),
         completed_at=_whole(job.ended_at),
         expires_at=expires,
-        stage=now.stage if now else None,
+        stage=_stage(job, now) if now else None,
         step=_steps_done(job, now),
         queue_position=job.queue_position,
         cancel_requested=job.cancel_requested,
@@ -102,6 +108,13 @@ def video_object(service: Service, job: Job, progress: Progress | None) -> Video
         timings=_timings(job),
         error=ErrorObject(code=job.error.code.value, message=job.error.message) if job.error else None,
     )
+
+
+def _stage(job: Job, now: Progress) -> str:
+    """What is being made. A worker names the stage of a step that is done; the next step may be past the cut."""
+    if now.stage in tuple(Stage) and now.step < job.settings.num_inference_steps:
+        return job.settings.schedule.stage(now.step + 1).value
+    return now.stage
 
 
 def _percent(job: Job, progress: Progress | None) -> int:

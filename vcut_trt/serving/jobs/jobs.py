@@ -67,7 +67,7 @@ class Job:
 class Progress:
     """How far a job in progress is. It lives in memory: after a restart a job begins again."""
 
-    stage: str
+    stage: str  # as the worker told it last: one that has begun, or that of the step which is done
     step: int  # steps that are done
 
 

@@ -174,20 +174,12 @@ export class Screen {
   }
 }
 
-/** The stage of the step that is being made; the server names that of the last one that is done. */
-function stageOf(job) {
-  const { step, stage, cut_step: cut, num_inference_steps: steps } = job;
-  if (step === 0 || step >= steps) return stage;
-  return step + 1 < cut ? 'semantic binding' : 'quality improvement';
-}
-
 function stageText(job) {
   if (job.status === 'queued') {
     const place = job.queue_position;
     return place === null ? 'Queued' : place === 1 ? 'Queued, the next one' : `Queued, position ${place}`;
   }
-  const stage = stageOf(job);
-  return STAGE[stage] ?? sentence(stage ?? 'Running');
+  return STAGE[job.stage] ?? sentence(job.stage ?? 'Running');
 }
 
 function whatHappens(job) {
