@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 import vcut_trt.serving
+from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 PAGE = Path(vcut_trt.serving.__file__).parent / "page"
 MOST_LINES = 400
@@ -105,3 +108,38 @@ def test_what_does_not_fit_is_found(tmp_path: Path, name: str, text: str, proble
     assert list(Modules(tmp_path).problems()) == []
     (tmp_path / name).write_text(text)
     assert any(found.startswith(problem) for found in Modules(tmp_path).problems())
+
+
+class Fields(HTMLParser):
+    """The values of a form's numbers and the first option of each choice, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, str] = {}
+        self._select: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        of = dict(attrs)
+        name, value = of.get("name"), of.get("value")
+        if tag == "input" and name and value is not None:
+            self.values[name] = value
+        elif tag == "select" and name:
+            self._select = name
+        elif tag == "option" and self._select and value is not None:
+            self.values.setdefault(self._select, value)
+
+
+def test_the_page_begins_with_the_defaults_of_a_clip() -> None:
+    """The page is plain HTML, so its values stand there once more; they are those of every other way to ask."""
+    fields = Fields()
+    fields.feed((PAGE / "index.html").read_text(encoding="utf-8"))
+    defaults = {
+        "num_inference_steps": REFERENCE_STEPS,
+        "fps": ClipSettings.fps,
+        "motion_bucket_id": ClipSettings.motion_bucket_id,
+        "noise_aug_strength": ClipSettings.noise_aug_strength,
+        "min_guidance_scale": ClipSettings.min_guidance_scale,
+        "max_guidance_scale": ClipSettings.max_guidance_scale,
+    }
+    assert {name: float(fields.values[name]) for name in defaults} == defaults
+    assert fields.values["fit"] == ClipSettings.fit.value

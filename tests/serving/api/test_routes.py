@@ -272,7 +272,7 @@ def test_a_full_disk_is_said_and_nothing_is_taken_in(
         raise OSError(28, "No space left on device")
 
     with application(nano_bundle, tmp_path / "data") as (client, service):
-        monkeypatch.setattr(store_module, "_write_durably", no_space)
+        monkeypatch.setattr(store_module, "write_durably", no_space)
         refused(client.post("/v1/videos", files=upload(), data=STEPS), 507, "no_space")
         assert client.get("/v1/videos").json()["data"] == []
         monkeypatch.undo()

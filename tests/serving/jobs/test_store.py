@@ -185,7 +185,7 @@ def test_a_full_disk_takes_no_job_in(store: JobStore, monkeypatch: pytest.Monkey
     def no_space(_path: Path, _content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module, "_write_durably", no_space)
+    monkeypatch.setattr(store_module, "write_durably", no_space)
     with pytest.raises(OSError, match="No space"):
         store.add(request(), **ROOM)
     assert store.count(JobStatus.QUEUED) == 0
