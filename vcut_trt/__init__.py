@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vcut_trt.errors import VcutError
     from vcut_trt.pretrained import load_pretrained
     from vcut_trt.runtime.pipeline import VCutPipeline
+    from vcut_trt.runtime.video import write_mp4
     from vcut_trt.spec.schedule import CutSchedule
     from vcut_trt.spec.video import VideoSpec
 
@@ -23,9 +24,10 @@ _HOMES = {
     "VcutError": "vcut_trt.errors",
     "VideoSpec": "vcut_trt.spec.video",
     "load_pretrained": "vcut_trt.pretrained",
+    "write_mp4": "vcut_trt.runtime.video",
 }
 
-__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec", "load_pretrained"]
+__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec", "load_pretrained", "write_mp4"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -13,6 +14,10 @@ from PIL import Image
 from vcut_trt.errors import ConfigError, VideoError
 from vcut_trt.spec.clip import check_fps
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 QUALITY = "17"  # x264's constant rate factor: visually lossless
 
 
@@ -32,26 +37,72 @@ def check_video(path: Path, fps: int) -> None:
         raise ConfigError(f"there is no folder {path.parent} for {path.name}")
 
 
-def write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
-    """Write `frames`, all of one even size, at `fps` frames a second. The file appears whole or not at all.
+def write_mp4(frames: Sequence[Image.Image] | np.ndarray[Any, Any] | Tensor, path: str | Path, fps: int = 7) -> None:
+    """Write one clip of a pipeline, `pipe(…).frames[0]`, as an MP4. The file appears whole or not at all.
+
+    All three forms of the same frames give the same file.
+
+    Args:
+        frames: PIL images; or, in [0, 1], an array (F, H, W, 3) or a tensor (F, 3, H, W) of any device. Of one size,
+            height and width even.
+        path: The file, .mp4, in a folder that exists. A file that is there is replaced.
+        fps: Frames a second, 1 … 240.
 
     Raises:
-        ConfigError: The path or the frame rate is not usable, or there is no frame.
+        ConfigError: The path, the frame rate or the frames are not usable.
         VideoError: The file cannot be written.
     """
+    path = Path(path)
     check_video(path, fps)
-    if not frames:
-        raise ConfigError("there is no frame to write")
+    pictures = _pictures(frames)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
-            _encode(frames, temporary, fps)
+            _encode(pictures, temporary, fps)
             temporary.replace(path)
     except (OSError, av.FFmpegError) as error:
         raise VideoError(f"cannot write {path}: {error}") from error
 
 
-def _encode(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
+def _pictures(frames: Any) -> Sequence[Pixels]:
+    """Frames as arrays (H, W, 3) of 0 … 255, rounded as diffusers rounds them for PIL.
+
+    Raises:
+        ConfigError: They are something else, none, of several sizes, or of one that H.264 in 4:2:0 does not have.
+    """
+    if isinstance(frames, (list, tuple)) and all(isinstance(frame, Image.Image) for frame in frames):
+        pictures = [np.asarray(frame.convert("RGB")) for frame in frames]
+    else:
+        pictures = [*_from_numbers(frames)]
+    if not pictures:
+        raise ConfigError("there is no frame to write")
+    sizes = {picture.shape[1::-1] for picture in pictures}
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"the frames have {len(sizes)} sizes, {min(sizes)} and {max(sizes)} among them; give one clip"
+        )
+    width, height = sizes.pop()
+    if width % 2 or height % 2 or not width or not height:
+        raise ConfigError(f"the frames are {width} × {height} pixels; H.264 takes even numbers. Crop or resize them.")
+    return pictures
+
+
+def _from_numbers(frames: Any) -> Pixels:
+    values = np.moveaxis(frames.detach().cpu().float().numpy(), 1, -1) if hasattr(frames, "detach") else frames
+    if not isinstance(values, np.ndarray) or values.ndim != 4 or values.shape[-1] != 3:
+        came = f"of shape {tuple(frames.shape)}" if hasattr(frames, "shape") else f"a {type(frames).__name__}"
+        raise ConfigError(
+            f"the frames are {came}; one clip was expected: PIL images, an array (F, H, W, 3) or a tensor (F, 3, H, "
+            "W). A pipeline returns a clip for each video: pass frames[0]."
+        )
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind != "f" or not bool(((values >= 0) & (values <= 1)).all()):
+        raise ConfigError(f"the frames are {values.dtype} numbers, not all of them in [0, 1]")
+    return (255 * values).round().astype(np.uint8)
+
+
+def _encode(pictures: Sequence[Pixels], path: Path, fps: int) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # The same frames must give the same file. x264's macroblock tree gave other bytes from run to run (PyAV 18.1.0:
         # five files of 15 encodings of one clip, with one thread as with two; without it always one), and the number
@@ -59,9 +110,9 @@ def _encode(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
         # 0.9 s.
         options = {"crf": QUALITY, "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height = frames[0].size
+        stream.height, stream.width, _ = pictures[0].shape
         stream.pix_fmt = "yuv420p"
-        for image in frames:
-            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

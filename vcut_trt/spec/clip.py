@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Integral
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -30,10 +31,10 @@ def check_fps(fps: int) -> None:
     """Refuse a frame rate that no player shows.
 
     Raises:
-        ConfigError: It lies outside 1 … 240.
+        ConfigError: It lies outside 1 … 240, or is no whole number.
     """
-    if not 1 <= fps <= LARGEST_FPS:
-        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS}")
+    if not isinstance(fps, Integral) or not 1 <= fps <= LARGEST_FPS:
+        raise ConfigError(f"fps is {fps}; it must lie in 1 … {LARGEST_FPS} and be a whole number")
 
 
 @dataclass(frozen=True, kw_only=True)
