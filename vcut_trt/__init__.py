@@ -5,7 +5,9 @@ Importing this package loads neither torch nor an engine; that happens when one 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,3 +42,9 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names."""
     return sorted(__all__)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a module of ours: if it is no command, say so
+    from vcut_trt.dash_m import refuse_library_modules
+
+    refuse_library_modules(__name__, Path(__file__).parent, "All commands: python -m vcut_trt --help")

@@ -36,3 +36,7 @@ def main() -> None:
 def main_export() -> None:
     """Run `vcut-export`, which is `vcut export`."""
     export_app()
+
+
+if __name__ == "__main__":
+    main()
