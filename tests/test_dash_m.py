@@ -5,10 +5,12 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import vcut_trt
 from vcut_trt.dash_m import RUNS_SOMETHING, module_to_run, refuse_library_modules
 
 ROOT = Path(__file__).parents[1]
@@ -98,3 +100,17 @@ def test_another_program_may_import_us_and_name_us() -> None:
 )
 def test_the_module_is_read_off_the_command_line(line: str, module: str) -> None:
     assert module_to_run(line.split()) == module
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    ended = run("-m", "vcut_trt", "--version")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"vcut_trt {vcut_trt.__version__}\n", "")
+    assert vcut_trt.__version__ == metadata.version("vcut-trt")
+
+
+def test_a_checkout_that_is_not_installed_has_a_version_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("vcut_trt.version.version", not_found)
+    assert vcut_trt.__version__ == "0+unknown"

@@ -14,7 +14,7 @@ from tests.import_rules import circle, floor_violations, import_graph, imported,
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vcut_trt"
 FLOORS = (
-    ("dash_m", "errors"),
+    ("dash_m", "errors", "version"),
     ("work",),
     ("spec",),
     ("bundle",),

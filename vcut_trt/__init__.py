@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vcut_trt.spec.schedule import CutSchedule
     from vcut_trt.spec.video import VideoSpec
 
+    __version__: str
+
 _HOMES = {
     "Bundle": "vcut_trt.bundle.bundle",
     "CutSchedule": "vcut_trt.spec.schedule",
@@ -33,7 +35,11 @@ __all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec", "l
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
+    """Load a public name when it is first used; read the version from what pip wrote down."""
+    if name == "__version__":
+        from vcut_trt.version import installed_version
+
+        return installed_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from vcut_trt.commands import bundles, serving, videos
+from vcut_trt.version import installed_version
 
 app = typer.Typer(
-    help="Stable Video Diffusion as TensorRT engines that switch at the cut step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 export_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"vcut_trt {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _without_a_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Stable Video Diffusion as TensorRT engines that switch at the cut step."""
 
 
 export = export_app.command()(app.command()(bundles.export))
