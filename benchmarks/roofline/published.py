@@ -1,6 +1,7 @@
 """Latencies that others have published for 25 steps at 576×1024, as literals: what the roofline is held against.
 
-Left out: figures whose card is not stated, and those of DeepCache, which skips work that the roofline counts.
+Left out: figures whose card is not stated, and those of DeepCache, which skips work that the roofline counts. That the
+paper's latencies are for 25 steps, on PyTorch and in fp16, is inferred (see benchmarks.published).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.macs import Variant
-from benchmarks.published import UNCUT
+from benchmarks.published import PUBLISHED, UNCUT
 
 PAPER = "the VCUT paper"
 TABLE_3, TABLE_4 = f"{PAPER}, Table III", f"{PAPER}, Table IV"
@@ -33,7 +34,9 @@ class PublishedLatency:
         return Variant.STOCK if self.cut_step == UNCUT else Variant.FOLDED_PAPER
 
 
-def _paper(model: str, cut_step: int, latency_s: float, source: str) -> PublishedLatency:
+def _paper(model: str, cut_step: int) -> PublishedLatency:
+    latency_s = PUBLISHED[model].latency_s[cut_step]
+    source = TABLE_4 if cut_step == 10 else TABLE_3
     return PublishedLatency(
         card="A10", stack="paper", model=model, cut_step=cut_step, latency_s=latency_s, source=source
     )
@@ -43,22 +46,13 @@ def _stock(card: str, stack: str, model: str, latency_s: float, source: str) -> 
     return PublishedLatency(card=card, stack=stack, model=model, cut_step=UNCUT, latency_s=latency_s, source=source)
 
 
-CALIBRATION = _paper("svd-xt", UNCUT, 120.6, TABLE_3)
+CALIBRATION = _paper("svd-xt", UNCUT)
 """The one figure that the efficiency is fitted to."""
 
 LATENCIES = (
     CALIBRATION,
-    _paper("svd-xt", 20, 103.2, TABLE_3),
-    _paper("svd-xt", 17, 97.3, TABLE_3),
-    _paper("svd-xt", 10, 84.3, TABLE_4),
-    _paper("svd-xt-1.1", UNCUT, 119.8, TABLE_3),
-    _paper("svd-xt-1.1", 20, 102.8, TABLE_3),
-    _paper("svd-xt-1.1", 17, 97.1, TABLE_3),
-    _paper("svd-xt-1.1", 10, 83.8, TABLE_4),
-    _paper("svd", UNCUT, 68.4, TABLE_3),
-    _paper("svd", 20, 58.2, TABLE_3),
-    _paper("svd", 17, 54.7, TABLE_3),
-    _paper("svd", 10, 47.1, TABLE_4),
+    *(_paper("svd-xt", cut_step) for cut_step in (20, 17, 10)),
+    *(_paper(model, cut_step) for model in ("svd-xt-1.1", "svd") for cut_step in (UNCUT, 20, 17, 10)),
     _stock("A100 SXM 80 GB", "PyTorch 2.2", "svd-xt", 39.9, ONEDIFF),
     _stock("A100 SXM 80 GB", "OneDiff", "svd-xt", 25.2, ONEDIFF),
     _stock("A100 SXM 80 GB", "TensorRT demo", "svd-xt-1.1", 32.16641, TENSORRT_DEMO),

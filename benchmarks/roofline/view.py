@@ -28,6 +28,10 @@ def _notes(report: Report) -> Iterator[str]:
         f"Seconds are at {calibrated:.1f} % of the roofline: what the paper's stock SVD-XT attains on an A10. In "
         f"brackets: at {high:.1f} % and {low:.1f} %, the most and the least that any published figure below attains."
     )
+    yield (
+        "The paper names the card of its latencies, not what ran there: 25 steps (1610 / 64.41 T MACs), PyTorch and "
+        "fp16 are inferred."
+    )
     yield "“waits” is the share of the stock roofline that goes to operators which wait for memory."
     yield (
         "“residual” is how far the prediction lies above the published figure; “FLOPs only” the same if nothing waited "

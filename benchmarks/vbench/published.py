@@ -1,8 +1,9 @@
 """The scores that the VCUT paper prints in its Tables I and IV, as literals, in percent.
 
-VBench's image suite, 1,118 prompts with 5 videos each, 576 × 1024 pixels, 25 steps. "Modified" is the paper's UNet:
-temporal cross-attention removed, spatial cross-attention replaced with a linear layer. Both tables print the rows of
-the stock models, with the same scores; they stand here once. Table IV's latencies are not here.
+VBench's image suite, 1,118 prompts with 5 videos each, 576 × 1024 pixels; that it is 25 steps is inferred. "Modified"
+is the paper's UNet: temporal cross-attention removed, spatial cross-attention replaced with a linear layer. Both tables
+print the rows of the stock models, with the same scores; they stand here once. Table IV's latencies, which Table III
+prints too but for c = 10, and how the steps are inferred: benchmarks.published.
 """
 
 from __future__ import annotations

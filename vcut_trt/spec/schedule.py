@@ -14,7 +14,8 @@ from vcut_trt.errors import ConfigError
 from vcut_trt.spec.steps import GUIDED, SINGLE, Stage, StepKind
 
 REFERENCE_STEPS = 25
-"""The number of steps that a bundle's cut step refers to; the paper's number, and diffusers' default."""
+"""The number of steps that a bundle's cut step refers to: diffusers' default, and by inference the paper's number (its
+1610 T MACs a video over 64.41 T a guided step)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +75,4 @@ class CutSchedule:
         return self.kind(step).stage
 
 
-DEFAULT_CUT_STEP = 17  # of 25: the paper's choice between speed and quality, Table IV
+DEFAULT_CUT_STEP = 17  # of REFERENCE_STEPS: the paper's choice between speed and quality, Table IV
