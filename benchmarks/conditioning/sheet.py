@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.conditioning.measure import Panels
 from benchmarks.conditioning.report import ConditioningConfig
 from benchmarks.conditioning.variants import Variant
-from benchmarks.quality.sheet import amplification, lay_out, shown_frames
+from benchmarks.quality.sheet import amplification, headers, lay_out, shown_frames
 from benchmarks.subject import Subject
 
 ONLY = "-only"  # the steps below it say so
@@ -34,7 +34,7 @@ def contact_sheet(panels: Panels, config: ConditioningConfig, subject: Subject, 
     title = f"CLIP embedding at …   ({subject.model}, {mode}, {steps} steps, b = {config.boundary}, seed {config.seed})"
     return lay_out(
         rows,
-        frames,
+        headers(frames),
         title=title,
         warning=RANDOM_WEIGHTS if subject.random_weights else "",
         tile_width=tile_width,

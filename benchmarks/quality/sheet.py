@@ -32,6 +32,11 @@ def shown_frames(count: int) -> list[int]:
     return [round(place) for place in np.linspace(0, count - 1, min(MOST_FRAMES, count))]
 
 
+def headers(frames: Sequence[int]) -> list[str]:
+    """What stands above columns of `frames`, indices in the video, from 0."""
+    return [f"frame {frame + 1}" for frame in frames]
+
+
 def shown_cuts(report: Report) -> list[int]:
     """The first and the last cut step, and between them SSIM's elbow, or the middle one where there is none."""
     cuts = [row.cut_step for row in report.rows]
@@ -58,7 +63,7 @@ def contact_sheet(report: Report, examples: Examples, *, tile_width: int) -> Ima
     mode, steps = config.cross_attention.value, config.num_inference_steps
     title = f"{subject.model}, {mode}, {steps} steps, seed {config.seeds[0]}"
     warning = RANDOM_WEIGHTS if subject.random_weights else ""
-    return lay_out(rows, frames, title=title, warning=warning, tile_width=tile_width)
+    return lay_out(rows, headers(frames), title=title, warning=warning, tile_width=tile_width)
 
 
 def _name(report: Report, cut_step: int) -> str:
@@ -66,22 +71,22 @@ def _name(report: Report, cut_step: int) -> str:
 
 
 def lay_out(
-    rows: Sequence[tuple[str, Tensor]], frames: Sequence[int], *, title: str, warning: str, tile_width: int
+    rows: Sequence[tuple[str, Tensor]], headers: Sequence[str], *, title: str, warning: str, tile_width: int
 ) -> Image.Image:
-    """A sheet of named rows, each (len(frames), 3, H, W) in [0, 1]; `frames` are their indices in the video, from 0."""
+    """A sheet of named rows, each (len(headers), 3, H, W) in [0, 1]; `headers` stand above the columns."""
     from matplotlib.font_manager import findfont
 
     height, width = rows[0][1].shape[-2:]
     tile_height = round(tile_width * height / width)
     top = 3 * HEADER_HEIGHT
-    size = (LABEL_WIDTH + len(frames) * (tile_width + GAP), top + len(rows) * (tile_height + GAP))
+    size = (LABEL_WIDTH + len(headers) * (tile_width + GAP), top + len(rows) * (tile_height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(findfont(FONT), FONT_SIZE)
     pen.text((GAP, GAP), title, INK, font)
     pen.text((GAP, HEADER_HEIGHT), warning, WARNING, font)
-    lefts = [LABEL_WIDTH + column * (tile_width + GAP) for column in range(len(frames))]
-    for left, frame in zip(lefts, frames, strict=True):
-        pen.text((left, 2 * HEADER_HEIGHT), f"frame {frame + 1}", INK, font)
+    lefts = [LABEL_WIDTH + column * (tile_width + GAP) for column in range(len(headers))]
+    for left, header in zip(lefts, headers, strict=True):
+        pen.text((left, 2 * HEADER_HEIGHT), header, INK, font)
     for row, (name, tiles) in enumerate(rows):
         y = top + row * (tile_height + GAP)
         pen.text((GAP, y), name, INK, font)
