@@ -6,21 +6,30 @@ import ast
 import re
 import shlex
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
+import av
 import pytest
+import typer
 from PIL import Image
 from typer.main import get_command
 
+from benchmarks.published import PUBLISHED, UNCUT
+from benchmarks.vbench.record import VIDEOS_PER_IMAGE
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.commands.app import app, export_app
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PAPER = ROOT / "docs" / "paper.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {"vcut": get_command(app), "vcut-export": get_command(export_app)}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+INLINE = re.compile(r"`(vcut(?:-export)? [^`\n]+)`")
+PAPERS_NAMES = {"svd": "SVD", "svd-xt": "SVD-XT", "svd-xt-1.1": "SVD-XT 1.1"}
 MAKE_TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 
 
@@ -29,9 +38,14 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def lines_of(page: Path, program: str) -> list[str]:
-    """The lines of the page's `sh` blocks that call `program`, without their comments."""
+    """The lines of the page's `sh` blocks that call `program`, without comments and what the shell does with them."""
     lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
-    return [" ".join(words) for line in lines if (words := shlex.split(line, comments=True)) and words[0] == program]
+    return [" ".join(words) for line in lines if (words := command_of(line)) and words[0] == program]
+
+
+def command_of(line: str) -> list[str]:
+    """The words of a line up to `>`, `|` or `&&`."""
+    return [*takewhile(lambda word: word not in {">", "|", "&&"}, shlex.split(line, comments=True))]
 
 
 def on_pages(program: str) -> list[object]:
@@ -48,14 +62,59 @@ def why_unusable(line: str) -> str | None:
     program, *words = shlex.split(line)
     command = COMMANDS[program]
     try:
-        if program == "vcut":
+        if program == "vcut" and words[:1] != ["--version"]:
             if not words or words[0] not in command.commands:
                 return f"vcut has no command {' '.join(words[:1])!r}"
             command, words = command.commands[words[0]], words[1:]
         command.make_context(program, words)
+    except typer.Exit:
+        return None  # --version and --help end there
     except Exception as error:  # noqa: BLE001  # Typer's own click: its exceptions have no public name
         return str(error)
     return None
+
+
+def why_no_command(line: str) -> str | None:
+    """Why `python -m …` cannot be run: no such module, none that runs, or words that its parser does not take."""
+    module, *words = shlex.split(line)[2:]
+    if module == "pytest" or module == "pip":
+        return None
+    spec = find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        spec = find_spec(f"{module}.__main__")
+    if spec is None or spec.origin is None:
+        return f"there is no {module}"
+    if 'if __name__ == "__main__":' not in Path(spec.origin).read_text(encoding="utf-8"):
+        return f"{module} runs nothing"
+    found = import_module(spec.name)
+    if not hasattr(found, "typer"):
+        return None  # argparse: it parses when it runs
+    try:
+        command = get_command(found.app if hasattr(found, "app") else _app_of(found.main))
+        if hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context(module, words)
+    except Exception as error:  # noqa: BLE001  # as above
+        return str(error)
+    return None
+
+
+def _app_of(main: object) -> typer.Typer:
+    application = typer.Typer()
+    application.command()(main)  # type: ignore[type-var]
+    return application
+
+
+def unknown_words(code: str) -> list[str]:
+    """Of a command in running text, `vcut bench BUNDLE --cut-step 17`, the command or options that do not exist."""
+    program, *words = code.split()
+    command = COMMANDS[program]
+    if program == "vcut" and not words[0].startswith("-"):
+        if words[0] not in command.commands:
+            return [words[0]]
+        command = command.commands[words[0]]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return [word for word in words if re.fullmatch("--?[a-z][a-z-]*", word) and word not in {*known, "--help"}]
 
 
 def make_targets(makefile: str) -> set[str]:
@@ -85,10 +144,10 @@ def broken_links(page: Path) -> list[str]:
 
 
 def names_that_do_not_exist(code: str) -> list[str]:
-    """Of `from vcut_trt… import name`, the names that are not there."""
+    """Of `from vcut_trt… import name` and `from diffusers… import name`, the names that are not there."""
     missing = []
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vcut_trt"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("vcut_trt", "diffusers")):
             module = import_module(node.module or "")
             missing += [alias.name for alias in node.names if not hasattr(module, alias.name)]
     return missing
@@ -98,6 +157,7 @@ def test_the_readme_shows_the_commands_of_its_first_screen() -> None:
     assert {"make demo", "make test"} <= set(lines_of(README, "make"))
     assert "vcut-export --model svd-xt" in lines_of(README, "vcut-export")
     assert "vcut generate build/svd-xt photo.png -o clip.mp4" in lines_of(README, "vcut")
+    assert README.read_text(encoding="utf-8").count("GPU yet") == 1, "the GPU status is said once"
 
 
 @pytest.mark.parametrize("line", [*on_pages("vcut"), *on_pages("vcut-export")])
@@ -117,6 +177,41 @@ def test_commands_can_be_parsed(line: str) -> None:
 )
 def test_commands_that_cannot_be_parsed_are_noticed(line: str) -> None:
     assert why_unusable(line) is not None
+
+
+@pytest.mark.parametrize("line", on_pages("python"))
+def test_modules_can_be_run_with_these_words(line: str) -> None:
+    if line.split()[1] == "-m":
+        assert why_no_command(line) is None
+    else:
+        assert (ROOT / line.split()[1]).is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m benchmarks.nonsense",
+        "python -m benchmarks.cells",
+        "python -m benchmarks",
+        "python -m benchmarks.tables --plots x",
+        "python -m benchmarks.vbench generate build/x --output run",
+        "python -m benchmarks.vbench paint",
+    ],
+)
+def test_modules_that_cannot_be_run_are_noticed(line: str) -> None:
+    assert why_no_command(line) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_running_text_have_these_options(page: Path) -> None:
+    for code in INLINE.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        assert unknown_words(code) == [], code
+
+
+def test_options_that_do_not_exist_are_noticed() -> None:
+    assert unknown_words("vcut bench BUNDLE --cut-steps 17") == ["--cut-steps"]
+    assert unknown_words("vcut paint") == ["paint"]
+    assert unknown_words("vcut --version") == []
 
 
 @pytest.mark.parametrize("line", on_pages("make"))
@@ -147,17 +242,39 @@ def test_names_that_do_not_exist_are_noticed() -> None:
     assert names_that_do_not_exist("from vcut_trt import VCutPipeline, Magic") == ["Magic"]
 
 
-def test_the_five_lines_of_python_make_a_video(
+def test_the_python_of_the_readme_makes_a_video(
     nano_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = blocks(README, "python")
-    assert len([line for line in code.splitlines() if line]) == 5
+    before, after = blocks(README, "python")
+    assert "StableVideoDiffusionPipeline" in before
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "svd-xt").symlink_to(nano_bundle.root)
     Image.new("RGB", (96, 64), "teal").save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(compile(code, str(README), "exec"), names)  # noqa: S102  # the README's own code
-    clip = names["clip"]
-    assert isinstance(clip, list)
-    assert [picture.size for picture in clip] == [(128, 64)] * nano_bundle.manifest.video.frames
+    exec(compile(after, str(README), "exec"), {})  # noqa: S102  # the README's own code
+    with av.open("clip.mp4") as container:
+        assert container.streams.video[0].average_rate == 7
+        sizes = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    assert sizes == [(128, 64)] * nano_bundle.manifest.video.frames
+
+
+def test_the_gpu_hours_are_the_papers_seconds_times_the_videos() -> None:
+    rows = re.findall(
+        r"^\| (SVD[^|]*) \| (never|\d+) \| ([\d.]+) \| (\d+) \| (\d+) \|$", PAPER.read_text("utf-8"), re.MULTILINE
+    )
+    hours = {(name, cut): (seconds, int(few), int(many)) for name, cut, seconds, few, many in rows}
+    expected = {
+        (PAPERS_NAMES[model], "never" if cut == UNCUT else str(cut)): (
+            str(seconds),
+            round(355 * VIDEOS_PER_IMAGE * seconds / 3600),
+            round(1118 * VIDEOS_PER_IMAGE * seconds / 3600),
+        )
+        for model, paper in PUBLISHED.items()
+        for cut, seconds in paper.latency_s.items()
+    }
+    assert hours == expected
+    tables_1_and_4 = sum(
+        seconds * (2 if cut == UNCUT else 1) for paper in PUBLISHED.values() for cut, seconds in paper.latency_s.items()
+    )
+    text = PAPER.read_text(encoding="utf-8")
+    assert f"{355 * VIDEOS_PER_IMAGE * tables_1_and_4 / 3600:.0f} A10-hours" in text.replace("\n", " ")
