@@ -38,7 +38,7 @@ def main(
             raise ConfigError(f"--output is {output}; it must be a .png in a folder that exists")
 
         from benchmarks.frame_similarity.measure import read_frames  # torch takes seconds: not for --help
-        from benchmarks.quality.plot import check_drawable
+        from benchmarks.plotting import check_drawable
         from benchmarks.quality.sheet import lay_out
 
         check_drawable()
