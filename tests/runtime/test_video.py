@@ -166,12 +166,12 @@ def test_pictures_with_an_alpha_channel_or_a_palette_are_written_in_colour(tmp_p
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        ([clip(), clip()], r"a list; one clip was expected.*pass frames\[0\]"),
+        ([clip(), clip()], r"of type list; one clip was expected.*pass frames\[0\]"),
         (busy_clip()[None], r"of shape \(1, 6, 64, 128, 3\); one clip was expected"),
         (torch.zeros(1, 6, 3, 64, 128), r"of shape \(1, 6, 3, 64, 128\)"),
         (np.zeros((6, 4, 8, 16), dtype=np.float32), r"of shape \(6, 4, 8, 16\)"),
         (torch.zeros(6, 4, 8, 16), r"of shape \(6, 4, 8, 16\)"),
-        ("clip.mp4", "a str; one clip was expected"),
+        ("clip.mp4", "of type str; one clip was expected"),
         (2 * busy_clip(), r"float32 numbers, not all of them in \[0, 1\]"),
         (busy_clip() * np.nan, r"not all of them in \[0, 1\]"),
         (np.ones((6, 64, 128, 3), dtype=np.int64), r"int64 numbers, not all of them in"),

@@ -90,7 +90,7 @@ def _pictures(frames: Any) -> Sequence[Pixels]:
 def _from_numbers(frames: Any) -> Pixels:
     values = np.moveaxis(frames.detach().cpu().float().numpy(), 1, -1) if hasattr(frames, "detach") else frames
     if not isinstance(values, np.ndarray) or values.ndim != 4 or values.shape[-1] != 3:
-        came = f"of shape {tuple(frames.shape)}" if hasattr(frames, "shape") else f"a {type(frames).__name__}"
+        came = f"of shape {tuple(frames.shape)}" if hasattr(frames, "shape") else f"of type {type(frames).__name__}"
         raise ConfigError(
             f"the frames are {came}; one clip was expected: PIL images, an array (F, H, W, 3) or a tensor (F, 3, H, "
             "W). A pipeline returns a clip for each video: pass frames[0]."
