@@ -13,7 +13,16 @@ import pytest
 from PIL import Image, features
 
 from vcut_trt.errors import ImageError
-from vcut_trt.runtime.image import LARGEST_PIXELS, LARGEST_SIDE, fit_image, load_image
+from vcut_trt.runtime.image import (
+    LARGEST_PIXELS,
+    LARGEST_SIDE,
+    DamagedImageError,
+    TooManyPixelsError,
+    UnknownFormatError,
+    fit_image,
+    load_image,
+    read_image,
+)
 from vcut_trt.spec.clip import Fit
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -79,6 +88,21 @@ def test_what_is_not_an_image_is_named_with_its_size(tmp_path: Path, content: by
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"cat.png (is not an image that Pillow can read|cannot be read)"):
         load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (encoded(picture(), "GIF"), UnknownFormatError, "is not an image of a known format"),
+        (encoded(picture(51, 40), "PNG"), TooManyPixelsError, "has 51 × 40 pixels; at most 2,000 are read"),
+        (png_header(10**6, 10**6), TooManyPixelsError, "is refused: .* bomb .*attack"),
+        (encoded(picture(), "PNG")[:-40], DamagedImageError, "cannot be read to its end: "),
+    ],
+)
+def test_what_is_wrong_with_an_open_file_is_told_by_kind(content: bytes, kind: type[ImageError], message: str) -> None:
+    with pytest.raises(kind, match=f"^{message}"):
+        read_image(io.BytesIO(content), formats=("PNG", "JPEG"), most_pixels=2000)
+    assert read_image(io.BytesIO(encoded(picture(50, 40), "PNG")), formats=("PNG",), most_pixels=2000).size == (50, 40)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,6 +19,18 @@ BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
+class UnknownFormatError(ImageError):
+    """A file is in none of the formats that are read."""
+
+
+class TooManyPixelsError(ImageError):
+    """A picture would be too large once decoded."""
+
+
+class DamagedImageError(ImageError):
+    """A picture cannot be decoded to its end."""
+
+
 def load_image(path: Path) -> Image.Image:
     """Read an image as RGB, upright; the first frame of an animation, transparency on white.
 
@@ -24,23 +38,55 @@ def load_image(path: Path) -> Image.Image:
         ImageError: The file is missing, is not an image, is cut short, or would be too large once decoded.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-            with Image.open(path) as image:
-                _refuse_bomb(path, image)
-                image.load()
-                return upright_rgb(image)
+        with path.open("rb") as file:
+            return read_image(file, formats=None, most_pixels=LARGEST_PIXELS, longest_side=LARGEST_SIDE)
     except FileNotFoundError:
         raise ImageError(f"there is no image {path}") from None
     except IsADirectoryError:
         raise ImageError(f"{path} is a folder, not an image") from None
-    except UnidentifiedImageError:
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read to its end: {error}") from error
+    except UnknownFormatError:
         size = path.stat().st_size
         raise ImageError(f"{path} is not an image that Pillow can read ({size:,} bytes)") from None
+    except TooManyPixelsError as error:
+        raise ImageError(f"{path} {error}. Scale it down first.") from None
+    except DamagedImageError as error:
+        raise ImageError(f"{path} {error}") from error
+
+
+def read_image(
+    file: BinaryIO, *, formats: Sequence[str] | None, most_pixels: int, longest_side: int | None = None
+) -> Image.Image:
+    """Read an open file as `load_image` does: the one place that turns what decoders raise into ImageError.
+
+    The messages go on after the picture's name: `photo.png` "has 70000 × 1 pixels; …".
+
+    Args:
+        file: What a stranger sent.
+        formats: Pillow's names of the formats that are read; None: all that it knows.
+        most_pixels: A picture with more is refused before it is decoded.
+        longest_side: In pixels; None: `most_pixels` is the only limit.
+
+    Raises:
+        UnknownFormatError: It is in none of `formats`.
+        TooManyPixelsError: It is too large.
+        DamagedImageError: A decoder gave up.
+        ImageError: As for `to_rgb`; this message names no picture and stands alone.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below decides
+            with Image.open(file, formats=formats) as image:
+                _refuse_large(image.size, most_pixels, longest_side)
+                image.load()
+                return upright_rgb(image)
+    except UnidentifiedImageError:
+        raise UnknownFormatError("is not an image of a known format") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} is refused: {error}") from None
+        raise TooManyPixelsError(f"is refused: {str(error).rstrip('.')}") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
-        raise ImageError(f"{path} cannot be read to its end: {error}") from error
+        raise DamagedImageError(f"cannot be read to its end: {error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -81,10 +127,9 @@ def fit_image(image: Image.Image, *, width: int, height: int, fit: Fit) -> Image
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def _refuse_bomb(path: Path, image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > LARGEST_PIXELS or max(width, height) > LARGEST_SIDE:
-        raise ImageError(
-            f"{path} has {width} × {height} pixels; at most {LARGEST_PIXELS:,} pixels and {LARGEST_SIDE:,} a side are "
-            "read. Scale it down first."
-        )
+def _refuse_large(size: tuple[int, int], most_pixels: int, longest_side: int | None) -> None:
+    width, height = size
+    if width * height <= most_pixels and (longest_side is None or max(size) <= longest_side):
+        return
+    sides = "" if longest_side is None else f" pixels and {longest_side:,} a side"
+    raise TooManyPixelsError(f"has {width} × {height} pixels; at most {most_pixels:,}{sides} are read")

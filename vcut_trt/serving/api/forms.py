@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from dataclasses import fields as fields_of
 from typing import Any, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from vcut_trt.errors import ConfigError, ImageError
-from vcut_trt.runtime.image import fit_image, upright_rgb
+from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
 from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -166,26 +164,18 @@ def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) 
         ApiError: 415: not a format that is read; 413: too many pixels; 422: damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `most_pixels` is the limit
-            with Image.open(content, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > most_pixels:
-                    raise ApiError(
-                        413, f"the image has {width} × {height} pixels; at most {most_pixels:,} are read", param="image"
-                    )
-                image.load()
-                picture = fit_image(upright_rgb(image), width=video.width, height=video.height, fit=fit)
-    except UnidentifiedImageError:
+        picture = read_image(content, formats=FORMATS, most_pixels=most_pixels)
+    except UnknownFormatError:
         raise ApiError(
             415, f"the file is not an image of a known format: {', '.join(FORMATS)}", param="image"
         ) from None
-    except Image.DecompressionBombError as error:
-        raise ApiError(413, str(error), param="image") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError, ImageError) as error:
-        raise ApiError(422, f"the image cannot be read to its end: {error}", param="image") from error
+    except TooManyPixelsError as error:
+        raise ApiError(413, f"the image {error}", param="image") from None
+    except ImageError as error:
+        raise ApiError(422, f"the image {error}", param="image") from error
     png = io.BytesIO()
-    picture.save(png, format="PNG", compress_level=1)
+    fitted = fit_image(picture, width=video.width, height=video.height, fit=fit)
+    fitted.save(png, format="PNG", compress_level=1)
     return png.getvalue()
 
 

@@ -17,7 +17,6 @@ import os
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # Triton brings it; it has no types
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, ImageError, ServingError, VcutError
 from vcut_trt.runtime.clip import animate
-from vcut_trt.runtime.image import LARGEST_PIXELS, upright_rgb
+from vcut_trt.runtime.image import LARGEST_PIXELS, DamagedImageError, TooManyPixelsError, UnknownFormatError, read_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO
@@ -252,22 +251,13 @@ def decode_image(content: bytes) -> Image.Image:
         ImageError: It is no JPEG, PNG or WEBP, is damaged, or has too many pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > LARGEST_PIXELS:
-                    raise ImageError(
-                        f"{IMAGE} has {width} × {height} pixels; at most {LARGEST_PIXELS:,} are read. Scale it down."
-                    )
-                image.load()
-                return upright_rgb(image)
-    except UnidentifiedImageError:
+        return read_image(io.BytesIO(content), formats=FORMATS, most_pixels=LARGEST_PIXELS)
+    except UnknownFormatError:
         raise ImageError(f"{IMAGE}, {len(content):,} bytes, is not a {', '.join(FORMATS)} file") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{IMAGE} is refused: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
-        raise ImageError(f"{IMAGE} cannot be read to its end: {error}") from error
+    except TooManyPixelsError as error:
+        raise ImageError(f"{IMAGE} {error}. Scale it down.") from None
+    except DamagedImageError as error:
+        raise ImageError(f"{IMAGE} {error}") from error
 
 
 def _mp4(clip: list[Image.Image], fps: int) -> bytes:
