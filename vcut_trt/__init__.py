@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vcut_trt.bundle.bundle import Bundle
     from vcut_trt.errors import VcutError
     from vcut_trt.pretrained import load_pretrained
+    from vcut_trt.runtime.image import load_image
     from vcut_trt.runtime.pipeline import VCutPipeline
     from vcut_trt.runtime.video import write_mp4
     from vcut_trt.spec.schedule import CutSchedule
@@ -27,11 +28,21 @@ _HOMES = {
     "VCutPipeline": "vcut_trt.runtime.pipeline",
     "VcutError": "vcut_trt.errors",
     "VideoSpec": "vcut_trt.spec.video",
+    "load_image": "vcut_trt.runtime.image",
     "load_pretrained": "vcut_trt.pretrained",
     "write_mp4": "vcut_trt.runtime.video",
 }
 
-__all__ = ["Bundle", "CutSchedule", "VCutPipeline", "VcutError", "VideoSpec", "load_pretrained", "write_mp4"]
+__all__ = [
+    "Bundle",
+    "CutSchedule",
+    "VCutPipeline",
+    "VcutError",
+    "VideoSpec",
+    "load_image",
+    "load_pretrained",
+    "write_mp4",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vcut_trt.errors import ImageError
+from vcut_trt.runtime.colours import SIXTEEN_BIT_MODES, eight_bits, to_srgb
 from vcut_trt.spec.clip import Fit
 
 LARGEST_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras make more, but no video needs it
 LARGEST_SIDE = 65_500  # JPEG's own limit
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
-SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 class UnknownFormatError(ImageError):
@@ -31,12 +30,13 @@ class DamagedImageError(ImageError):
     """A picture cannot be decoded to its end."""
 
 
-def load_image(path: Path) -> Image.Image:
-    """Read an image as RGB, upright; the first frame of an animation, transparency on white.
+def load_image(path: str | Path) -> Image.Image:
+    """Read an image as sRGB, upright; the first frame of an animation, transparency on white.
 
     Raises:
         ImageError: The file is missing, is not an image, is cut short, or would be too large once decoded.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             return read_image(file, formats=None, most_pixels=LARGEST_PIXELS, longest_side=LARGEST_SIDE)
@@ -80,22 +80,13 @@ def read_image(
             with Image.open(file, formats=formats) as image:
                 _refuse_large(image.size, most_pixels, longest_side)
                 image.load()
-                return upright_rgb(image)
+                return _as_seen(image)
     except UnidentifiedImageError:
         raise UnknownFormatError("is not an image of a known format") from None
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(f"is refused: {str(error).rstrip('.')}") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
         raise DamagedImageError(f"cannot be read to its end: {error}") from error
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as `to_rgb` makes it, turned as its EXIF orientation asks.
-
-    Raises:
-        ImageError: As for `to_rgb`.
-    """
-    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -109,8 +100,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in SIXTEEN_BIT_MODES:
-        levels = np.asarray(image, dtype=np.float64).clip(0, 65535) / 257  # 65535 → 255
-        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+        return eight_bits(image).convert("RGB")
     if image.mode == "F":
         raise ImageError("the image's pixels are floating-point numbers; convert it to 8 or 16 bits first")
     if image.has_transparency_data:
@@ -125,6 +115,13 @@ def fit_image(image: Image.Image, *, width: int, height: int, fit: Fit) -> Image
     if fit is Fit.STRETCH:
         return image.resize((width, height), Image.Resampling.LANCZOS)
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """A loaded image turned as its EXIF orientation asks, in sRGB, without transparency."""
+    seen = to_rgb(to_srgb(ImageOps.exif_transpose(image)))
+    seen.info.clear()  # Pillow saves a profile that stands there; the next reader would convert once more
+    return seen
 
 
 def _refuse_large(size: tuple[int, int], most_pixels: int, longest_side: int | None) -> None:

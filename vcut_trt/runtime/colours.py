@@ -1,0 +1,67 @@
+"""From the colours that a picture states to sRGB, which is what models were trained on and what players show.
+
+A picture's numbers mean nothing by themselves: (234, 51, 35) in a phone's Display P3 is the purest red of sRGB, and
+CMYK counts ink. The ICC profile in the file says what they mean. Without one, or with one that cannot be used, the
+numbers are taken as sRGB, and CMYK as Pillow's simple inversion.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import numpy as np
+from PIL import Image, ImageCms
+
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+GREY_MODES = ("1", "L", "LA", *SIXTEEN_BIT_MODES)
+MODES = {  # what a profile is for → how its colours are laid out here, and the pictures that it may stand in
+    "RGB": ("RGB", ("RGB", "RGBA", "RGBX", "P", "PA", *GREY_MODES)),
+    "GRAY": ("L", GREY_MODES),
+    "CMYK": ("CMYK", ("CMYK",)),
+}
+
+logger = logging.getLogger(__name__)
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """A loaded picture in RGB or RGBA as its ICC profile says; itself if it has none that can be used."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    try:
+        return _by_profile(image, profile)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError) as error:  # Pillow may lack LittleCMS
+        logger.warning("a picture's colour profile cannot be used (%s); it is read as if it had none", error)
+        return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greys scaled to 8 bits, not clipped; other images as they are."""
+    if image.mode not in SIXTEEN_BIT_MODES:
+        return image
+    levels = np.asarray(image, dtype=np.float64).clip(0, 65535) / 257  # 65535 → 255
+    return Image.fromarray(levels.round().astype(np.uint8))
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    layout, modes = MODES.get(space, ("", ()))
+    if image.mode not in modes:
+        raise ValueError(f"it is for {space}, the picture is {image.mode}")
+    # Perceptual: the profile's own way to fit its colours into another gamut. Profiles of three primaries have no such
+    # table: what sRGB cannot show is clipped. Black ink is a dark grey; compensation makes it a screen's black.
+    transform = ImageCms.buildTransform(
+        source,
+        ImageCms.createProfile("sRGB"),
+        layout,
+        "RGB",
+        renderingIntent=ImageCms.Intent.PERCEPTUAL,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    converted = Image.new("RGB", image.size)
+    transform.apply(eight_bits(image).convert(layout), converted)
+    if image.has_transparency_data:
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    return converted
