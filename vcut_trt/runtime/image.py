@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,7 +55,7 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def read_image(
-    file: BinaryIO, *, formats: Sequence[str] | None, most_pixels: int, longest_side: int | None = None
+    file: BinaryIO, *, formats: tuple[str, ...] | None, most_pixels: int, longest_side: int | None = None
 ) -> Image.Image:
     """Read an open file as `load_image` does: the one place that turns what decoders raise into ImageError.
 
