@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test venv triton lint types check clean
+.PHONY: demo test test-slow venv triton lint types check clean
 
 demo: venv
 	$(BIN)/vcut-export --model tiny --target a10 --target l4 --output build/tiny
@@ -15,10 +15,14 @@ demo: venv
 	@echo "The plans:  $$(ls -d build/tiny/plans/*)"
 	@ls -l build/tiny/plans/*
 
-# Two processes, each with one thread of its own: tests are mostly Python. The files of a process stay together, because
-# they share bundles that are exported once.
+# Two processes, each with one thread of its own: tests are mostly Python. The tests of a file stay together, because
+# they share what is made once.
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# What the marker `slow` leaves out of `make test`.
+test-slow: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "slow and not full_size"
 
 venv: $(READY)
 

@@ -1,10 +1,14 @@
-"""Bundles that many tests read: exported once a session, into pytest's temporary folder."""
+"""Bundles that many tests read: exported once a run, into its temporary folder, by whichever process asks first."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import gc
+import os
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle
@@ -16,13 +20,44 @@ from vcut_trt.spec.video import VideoSpec
 NANO_VIDEO = VideoSpec(videos=1, frames=6, height=64, width=128, decode_chunk=3)
 
 
+def pytest_collection_finish() -> None:
+    keep_what_is_there()
+
+
+def keep_what_is_there() -> None:
+    """Let no later garbage collection look at what is alive now: modules, and what tracing left, millions of objects.
+
+    Collections are many, as engines come and go.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def exported(factory: pytest.TempPathFactory, name: str, *, videos: int = 1, **options: Any) -> Bundle:
+    """The nano checkpoint as a bundle without plans, in fp32. Read only: copy it before you change it.
+
+    Tracing takes most of a bundle's time, and most of the suite's, were each process of pytest-xdist to do it again.
+    """
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes of this run
+    output = folder / "bundles" / name
+    output.parent.mkdir(exist_ok=True)
+    with FileLock(output.with_suffix(".lock")):
+        if not output.exists():
+            video = replace(NANO_VIDEO, videos=videos)
+            export_bundle(checkpoint(), ExportConfig(video=video, precision=Precision.FP32, output=output, **options))
+            keep_what_is_there()
+    return Bundle.open(output)
+
+
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """An exact fp32 bundle without plans. Read only: copy it before you change it."""
-    config = ExportConfig(
-        video=NANO_VIDEO,
-        precision=Precision.FP32,
-        output=Path(tmp_path_factory.mktemp("bundles")) / "nano",
-        cross_attention=CrossAttention.EXACT,
-    )
-    return export_bundle(checkpoint(), config)
+    """An exact bundle."""
+    return exported(tmp_path_factory, "nano", cross_attention=CrossAttention.EXACT)
+
+
+@pytest.fixture(scope="session")
+def paper_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle without temporal cross-attention."""
+    return exported(tmp_path_factory, "paper", cross_attention=CrossAttention.PAPER)

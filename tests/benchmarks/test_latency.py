@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import asdict, replace
@@ -35,8 +36,10 @@ from benchmarks.subject import Size
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.errors import ConfigError
+from vcut_trt.export.exporter import ExportConfig
 from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
@@ -71,6 +74,11 @@ def nano(monkeypatch: pytest.MonkeyPatch) -> Work:
     for known in ("ARCHITECTURES", "OWN"):
         monkeypatch.setattr(work, known, {**getattr(work, known), "nano": NANO})
     return nano_work()
+
+
+@functools.cache
+def nano_steps() -> dict[CrossAttention, tuple[int, int]]:
+    return count_steps(NANO)
 
 
 def nano_work() -> Work:
@@ -202,11 +210,21 @@ def test_a_bundle_opens_the_way_for_its_fold_alone(nano: Work, nano_bundle: Bund
         open_bundles([nano_bundle.root], replace(nano, precision=Precision.BF16))
 
 
-def test_missing_bundles_are_exported(nano: Work, nano_bundle: Bundle, tmp_path: Path) -> None:
+def test_missing_bundles_are_exported(
+    nano: Work, nano_bundle: Bundle, paper_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ExportConfig]] = []
+
+    def export(checkpoint: Checkpoint, config: ExportConfig, _progress: object) -> Bundle:
+        asked.append((checkpoint.fingerprint(), config))
+        return paper_bundle
+
+    monkeypatch.setattr(availability, "export_bundle", export)
     chosen = select(["vcut-onnxruntime/*/c17", "vcut-tensorrt/paper/c17"])
     bundles = export_missing(chosen, {EXACT: nano_bundle}, nano, tmp_path, SILENT)
-    assert bundles[EXACT] is nano_bundle
-    assert bundles[PAPER].manifest.cross_attention is PAPER
+    assert bundles == {EXACT: nano_bundle, PAPER: paper_bundle}
+    wanted = ExportConfig(video=NANO_VIDEO, precision=Precision.FP32, output=tmp_path / "paper", cross_attention=PAPER)
+    assert asked == [(nano.checkpoint().fingerprint(), wanted)]
     nano.check_bundle(bundles[PAPER].manifest)
 
 
@@ -233,6 +251,7 @@ def test_cutting_changes_the_video_and_shows_in_its_stages(nano: Work) -> None:
     assert run.measured[1].times[0].improvement_s > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "package"), [(Kind.DEEPCACHE, "DeepCache"), (Kind.TGATE, "tgate")])
 def test_the_peers_run_and_are_counted(nano: Work, kind: Kind, package: str) -> None:
     pytest.importorskip(package)
@@ -240,10 +259,10 @@ def test_the_peers_run_and_are_counted(nano: Work, kind: Kind, package: str) -> 
         system=System(kind=kind, cross_attention=ORIGINAL), reference_cut_step=17 if kind is Kind.TGATE else None
     )
     run = measure((REFERENCE, peer), nano, {}, LocalWorker)
-    counted, stock = run.measured[1].counted_flops, denoising_flops(count_steps(NANO), ORIGINAL, peer.schedule(STEPS))
+    counted, stock = run.measured[1].counted_flops, denoising_flops(nano_steps(), ORIGINAL, peer.schedule(STEPS))
     assert counted is not None
     if kind is Kind.DEEPCACHE:
-        assert counted < 0.8 * STEPS * count_steps(NANO)[ORIGINAL][0]  # two of three steps run the outermost block
+        assert counted < 0.8 * STEPS * nano_steps()[ORIGINAL][0]  # two of three steps run the outermost block
     else:
         assert 0.8 * stock < counted < stock  # what it keeps of the attention after the gate
         assert run.measured[1].times[0].improvement_s > 0  # its pass without guidance
@@ -256,9 +275,10 @@ def test_counting_on_real_tensors_agrees_with_counting_on_meta_tensors(nano: Wor
     with diffusers_systems.flop_counter() as counter:
         system.video(REFERENCE.schedule(STEPS))
     counted = sum(counter.get_flop_counts()["UNetSpatioTemporalConditionModel"].values())
-    assert counted == denoising_flops(count_steps(NANO), ORIGINAL, REFERENCE.schedule(STEPS))
+    assert counted == denoising_flops(nano_steps(), ORIGINAL, REFERENCE.schedule(STEPS))
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_video() -> None:
     tiny = make_work(
         "tiny",
@@ -279,6 +299,7 @@ def test_a_process_of_its_own_gives_the_same_video() -> None:
         there.close()
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_comes_back_as_ours(nano: Work) -> None:
     with pytest.raises(ContenderError, match="random weights can be made for"):  # known in this process only
         ProcessWorker(REFERENCE.system, nano, None)
@@ -292,7 +313,7 @@ def test_work_and_fraction_by_hand() -> None:
 
 
 def test_a_step_is_counted_as_the_tables_count_it() -> None:
-    steps = count_steps(NANO)
+    steps = nano_steps()
     assert steps[ORIGINAL][0] == 2 * unet_cost(NANO, Variant.STOCK).step.macs
     assert steps[PAPER] == (2 * steps[PAPER][1], steps[PAPER][1])
     assert steps[PAPER][0] < steps[ORIGINAL][0]

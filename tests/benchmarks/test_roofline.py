@@ -26,6 +26,7 @@ from tests.models import NANO
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 A10 = CARDS["A10"]
+COUNTS_FULL_SIZE = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,14 @@ def test_a_video_is_its_steps_and_what_runs_once() -> None:
     assert video_work(unet, others, 17).bytes_moved == expected
 
 
+@COUNTS_FULL_SIZE
 def test_full_size_flops_are_those_of_the_documented_tables(works: dict[str, ModelWork]) -> None:
     """docs/benchmarks.md: 1998.7 T MACs for the UNet, and 0.17, 1.30 and 86.79 T beside it."""
     video = works["svd-xt"].video(Variant.STOCK, 26)
     assert video.flops / 2e12 == pytest.approx(1998.7 + 0.17 + 1.30 + 86.79, abs=0.1)
 
 
+@COUNTS_FULL_SIZE
 def test_the_calibration_gives_the_papers_stock_latency(works: dict[str, ModelWork], report: Report) -> None:
     assert (CALIBRATION.card, CALIBRATION.model, CALIBRATION.cut_step) == ("A10", "svd-xt", 26)
     predicted = works["svd-xt"].video(Variant.STOCK, 26).seconds(A10) / report.efficiency.calibrated
@@ -111,6 +114,7 @@ def test_the_calibration_gives_the_papers_stock_latency(works: dict[str, ModelWo
     assert fitted.flops_only_residual_percent == 0
 
 
+@COUNTS_FULL_SIZE
 def test_residuals_are_where_the_page_says(report: Report) -> None:
     """docs/benchmarks.md draws its conclusions from these."""
     rows = {(row.card, row.stack, row.model, row.cut_step): row for row in report.residuals}
@@ -124,6 +128,7 @@ def test_residuals_are_where_the_page_says(report: Report) -> None:
     assert max(row.residual_percent for row in report.residuals) == pytest.approx(70.8, abs=0.1)
 
 
+@COUNTS_FULL_SIZE
 def test_the_range_holds_every_published_figure(report: Report) -> None:
     efficiency = report.efficiency
     assert 0 < efficiency.low < efficiency.calibrated < efficiency.high < 1
@@ -133,6 +138,7 @@ def test_the_range_holds_every_published_figure(report: Report) -> None:
         assert estimate.fastest_s < estimate.latency_s < estimate.slowest_s
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize("card", CARDS.values(), ids=lambda card: card.name)
 def test_a_later_cut_never_costs_less(works: dict[str, ModelWork], card: Card) -> None:
     for variant in (Variant.FOLDED_PAPER, Variant.FOLDED_EXACT):
@@ -141,6 +147,7 @@ def test_a_later_cut_never_costs_less(works: dict[str, ModelWork], card: Card) -
         assert seconds[-1] < works["svd"].video(Variant.STOCK, 26).seconds(card)
 
 
+@COUNTS_FULL_SIZE
 def test_every_row_is_marked_as_an_estimate(report: Report) -> None:
     answer = as_json(report)
     assert answer["estimate"] is True
@@ -163,6 +170,7 @@ def test_cards_are_dense_and_have_a_source() -> None:
         assert float(match[1].replace(",", "")) == pytest.approx(2 * card.dense_fp16_tflops, rel=0.02)
 
 
+@COUNTS_FULL_SIZE
 def test_the_plot_says_estimate_in_its_title(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks.roofline.plot import draw
@@ -173,6 +181,7 @@ def test_the_plot_says_estimate_in_its_title(report: Report, tmp_path: Path) -> 
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
 
 
+@COUNTS_FULL_SIZE
 def test_json_is_one_line(works: dict[str, ModelWork], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "count_models", lambda _progress: works)
     result = CliRunner().invoke(_app(), ["--json"])
@@ -181,6 +190,7 @@ def test_json_is_one_line(works: dict[str, ModelWork], monkeypatch: pytest.Monke
     assert json.loads(line)["benchmark"] == "roofline"
 
 
+@COUNTS_FULL_SIZE
 def test_the_recorded_results_are_what_is_estimated_now(report: Report) -> None:
     recorded = json.loads((RESULTS / "roofline.json").read_text(encoding="utf-8"))
     estimated = json.loads(json.dumps(as_json(report)))

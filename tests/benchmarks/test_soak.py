@@ -21,6 +21,7 @@ INSERT = "INSERT INTO jobs (id, owner, settings, status, created_at, fingerprint
 PLAN = JobPlan(number=0, seed=0, is_sent_twice=False, cancels_after=None, is_deleted=False, reads_ranges=False)
 
 
+@pytest.mark.slow
 def test_a_small_soak_loses_nothing_and_doubles_nothing(nano_bundle: Bundle, tmp_path: Path) -> None:
     config = SoakConfig(
         clients=10, jobs=40, kills=2, hostile=2 * len(KINDS), steps=2, queue=8, longest_pause=10.0, seed=1

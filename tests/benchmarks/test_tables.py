@@ -21,6 +21,7 @@ from tests.models import NANO
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 MODELS = ["svd", "svd-xt", "svd-xt-1.1"]
+COUNTS_FULL_SIZE = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def video(report: Report, model: str, variant: Variant, cut_step: int) -> VideoR
     return row
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize(("model", "tmacs"), [("svd", 36.11), ("svd-xt", 64.41), ("svd-xt-1.1", 64.41)])
 def test_stock_macs_are_those_of_table_2(report: Report, model: str, tmacs: float) -> None:
     row = step(report, model, Variant.STOCK)
@@ -48,6 +50,7 @@ def test_stock_macs_are_those_of_table_2(report: Report, model: str, tmacs: floa
     assert row.tmacs < row.tmacs_with_layer_norm < row.tmacs_with_attention
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize(("model", "tmacs"), [("svd", 903), ("svd-xt", 1610), ("svd-xt-1.1", 1610)])
 def test_stock_macs_of_a_video_are_those_of_table_3(report: Report, model: str, tmacs: float) -> None:
     row = video(report, model, Variant.STOCK, 26)
@@ -75,6 +78,7 @@ def test_the_arithmetic_of_the_cut_is_exact(
         assert math.floor(video_macs(cfg_step, cut_step)) == printed  # the paper rounds Table III down
 
 
+@COUNTS_FULL_SIZE
 def test_what_folding_and_cutting_save_for_svd_xt(report: Report) -> None:
     assert round(step(report, "svd-xt", Variant.STOCK).tmacs, 1) == 64.4
     assert round(step(report, "svd-xt", Variant.FOLDED_PAPER).tmacs, 1) == 61.4
@@ -83,6 +87,7 @@ def test_what_folding_and_cutting_save_for_svd_xt(report: Report) -> None:
     assert round(video(report, "svd-xt", Variant.FOLDED_PAPER, 20).tmacs) == 1351
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize("model", MODELS)
 def test_parameters(report: Report, model: str) -> None:
     stock, folded = step(report, model, Variant.STOCK), step(report, model, Variant.FOLDED_PAPER)
@@ -91,6 +96,7 @@ def test_parameters(report: Report, model: str) -> None:
     assert step(report, model, Variant.FOLDED_EXACT).parameters == folded.parameters
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize("model", MODELS)
 def test_the_projection_has_the_channels_of_the_blocks(report: Report, model: str) -> None:
     channels = 5 * 320 + 5 * 640 + 6 * 1280
@@ -102,6 +108,7 @@ def test_the_projection_has_the_channels_of_the_blocks(report: Report, model: st
     assert step(report, model, Variant.STOCK).projection_columns == 0
 
 
+@COUNTS_FULL_SIZE
 @pytest.mark.parametrize("model", ["svd-xt", "svd-xt-1.1"])
 def test_the_papers_modified_unet_is_the_one_whose_spatial_cross_attention_is_kept(report: Report, model: str) -> None:
     """docs/benchmarks.md says so: to the digits that the paper prints, LayerNorm counted as thop does."""
@@ -155,6 +162,7 @@ def test_attention_is_two_matmuls() -> None:
     assert folded.attention_macs == spatial + temporal
 
 
+@COUNTS_FULL_SIZE
 def test_json_is_one_line_with_its_rows(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_report, "build_report", lambda _progress: report)
     result = CliRunner().invoke(_app(), ["--json"])
@@ -175,6 +183,7 @@ def test_json_is_one_line_with_its_rows(report: Report, monkeypatch: pytest.Monk
     assert cuts == {10, 17, 20, 26}
 
 
+@COUNTS_FULL_SIZE
 def test_markdown_and_json_end_with_the_json(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_report, "build_report", lambda _progress: report)
     lines = CliRunner().invoke(_app(), ["--markdown", "--json"]).stdout.splitlines()
@@ -192,6 +201,7 @@ def test_a_picture_without_matplotlib_is_refused_before_the_counting(
     assert "matplotlib" in result.stderr
 
 
+@COUNTS_FULL_SIZE
 def test_the_picture_is_drawn(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks.tables_plot import draw
@@ -200,6 +210,7 @@ def test_the_picture_is_drawn(report: Report, tmp_path: Path) -> None:
     assert (tmp_path / "tables.png").read_bytes().startswith(b"\x89PNG")
 
 
+@COUNTS_FULL_SIZE
 def test_the_recorded_results_are_what_is_counted_now(report: Report) -> None:
     recorded = json.loads((RESULTS / "tables.json").read_text(encoding="utf-8"))
     counted = json.loads(json.dumps(as_json(report)))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,7 @@ def nano_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "open_checkpoint", lambda *_args, **_kwargs: checkpoint())
 
 
+PATIENCE_SECONDS = 300  # a guard against hanging only
 TINY = ["--model", "tiny", "--target", "cpu"]
 
 
@@ -186,30 +186,27 @@ def test_an_unwritable_place_is_one_message(here: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to handle")
-@pytest.mark.parametrize("seed", [1, 2])
-def test_sigterm_during_a_real_export_leaves_no_half_bundle_and_is_code_143(tmp_path: Path, seed: int) -> None:
+def test_sigterm_during_a_real_export_keeps_what_is_finished_and_is_code_143(tmp_path: Path) -> None:
+    """The signal comes from outside, once a stage is told as done: the UNets are loaded or traced then."""
     place = tmp_path / "out" / "tiny"
     command = [sys.executable, "-c", "from vcut_trt.commands.app import main_export; main_export()"]
     process = subprocess.Popen(
         [*command, *TINY, "--output", str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    first_line = process.stderr.readline()
-    time.sleep(random.Random(seed).uniform(0, 8))  # noqa: S311 - a moment, not a secret
+    told = list(takewhile(lambda line: not line.startswith("  image_encoder: write and hash"), process.stderr))
     process.send_signal(signal.SIGTERM)
-    stdout, rest = process.communicate(timeout=60)
-    assert process.returncode == 143, first_line + rest
+    stdout, rest = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 143, "".join(told) + rest
     assert "Traceback" not in rest
     assert rest.splitlines()[-1].startswith("terminated: ")
     assert stdout == ""
-    assert not place.exists()
-    kept = tmp_path / "out" / ".tiny.part"
-    if kept.exists():
-        assert str(kept) in rest
-        receipts = [json.loads(path.read_text()) for path in (kept / ".stages").iterdir()]
-        named = {record["path"] for receipt in receipts for record in receipt["files"]}
-        assert {name for name in files(kept) if not name.startswith(".stages/")} == named
-    assert {path.name for path in place.parent.glob("*")} <= {kept.name}
+    kept = place.with_name(".tiny.part")
+    assert list(place.parent.iterdir()) == [kept]
+    assert str(kept) in rest
+    receipt = json.loads((kept / ".stages" / "image_encoder.json").read_text())
+    named = {record["path"] for record in receipt["files"]}
+    assert files(kept).keys() == {".stages/image_encoder.json", *named}
 
 
 @pytest.mark.parametrize(

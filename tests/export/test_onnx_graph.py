@@ -38,12 +38,12 @@ class DataDependent(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-@pytest.fixture
-def graphs(tmp_path: Path) -> dict[Path, Shared]:
-    """Two graphs that were written over one file of weights."""
-    shared = nn.Linear(ROWS, ROWS)
-    modules = {tmp_path / f"{name}.onnx": Shared(shared).eval() for name in ("one", "other")}
-    save_graphs({path: trace(m, SPEC, opset=21) for path, m in modules.items()}, tmp_path / "both.weights")
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Shared]:
+    """Two graphs that were written over one file of weights. Read only."""
+    folder, shared = tmp_path_factory.mktemp("graphs"), nn.Linear(ROWS, ROWS)
+    modules = {folder / f"{name}.onnx": Shared(shared).eval() for name in ("one", "other")}
+    save_graphs({path: trace(m, SPEC, opset=21) for path, m in modules.items()}, folder / "both.weights")
     return modules
 
 

@@ -88,11 +88,15 @@ def test_what_cannot_be_timed_is_refused(cut_steps: tuple[int, ...], repeats: in
         BenchConfig(num_inference_steps=3, cut_steps=cut_steps, repeats=repeats)
 
 
-@pytest.mark.parametrize("residency", [Residency.RESIDENT, Residency.STAGED])
-def test_a_bundles_stages_add_up_to_no_more_than_its_seconds(nano_bundle: Bundle, residency: Residency) -> None:
-    config = BenchConfig(num_inference_steps=3, cut_steps=(2, 4, 1), repeats=2)
+@pytest.mark.parametrize(
+    ("residency", "cut_steps"), [(Residency.RESIDENT, (2, 4, 1)), (Residency.STAGED, (2,))], ids=["resident", "staged"]
+)
+def test_a_bundles_stages_add_up_to_no_more_than_its_seconds(
+    nano_bundle: Bundle, residency: Residency, cut_steps: tuple[int, ...]
+) -> None:
+    config = BenchConfig(num_inference_steps=3, cut_steps=cut_steps, repeats=2)
     cuts = bench_bundle(nano_bundle, config, ORT, EngineOptions(residency=residency))
-    assert [cut.cut_step for cut in cuts] == [2, 4, 1]
+    assert [cut.cut_step for cut in cuts] == list(cut_steps)
     for cut in cuts:
         times = cut.timing.typical
         assert 0 < times.rest_s < times.total_s

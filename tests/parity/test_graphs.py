@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from tests.conftest import NANO_VIDEO
+from tests.conftest import NANO_VIDEO, exported
 from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.backends import Backend, choose_backend, open_backend
@@ -13,7 +11,6 @@ from vcut_trt.engines.base import Engine
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.torch_engine import TorchEngine
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.export.exporter import ExportConfig, export_bundle
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.measure.parity import FOLD_TOLERANCE, compare, example_inputs
 from vcut_trt.spec.choices import CfgMode, CrossAttention
@@ -26,15 +23,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def opset_23_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    config = ExportConfig(
-        video=NANO_VIDEO,
-        precision=Precision.FP32,
-        output=Path(tmp_path_factory.mktemp("opset23")) / "nano",
-        cross_attention=CrossAttention.ORIGINAL,
-        cfg=CfgMode.SEQUENTIAL,
-        opset=23,
+    return exported(
+        tmp_path_factory, "opset23", cross_attention=CrossAttention.ORIGINAL, cfg=CfgMode.SEQUENTIAL, opset=23
     )
-    return export_bundle(checkpoint(), config)
 
 
 def open_graph(bundle: Bundle, name: GraphName) -> Engine:
@@ -49,7 +40,7 @@ def references(bundle: Bundle) -> dict[GraphName, TorchEngine]:
     return {name: TorchEngine(modules[name], graph_spec(bundle, name), Workspace(CPU)) for name in graph_names()}
 
 
-@pytest.mark.parametrize("fixture", ["nano_bundle", "opset_23_bundle"])
+@pytest.mark.parametrize("fixture", ["nano_bundle", pytest.param("opset_23_bundle", marks=pytest.mark.slow)])
 def test_each_graph_in_onnx_runtime_equals_its_module(fixture: str, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(fixture)
     for name, reference in references(bundle).items():

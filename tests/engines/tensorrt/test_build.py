@@ -6,10 +6,10 @@ import hashlib
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,39 @@ from vcut_trt.work.progress import Advance
 
 pytestmark = pytest.mark.skipif(not installed(Flavour.RTX), reason="needs TensorRT for RTX: the extra rtx")
 
+PATIENCE_SECONDS = 300  # a guard against hanging only
+INTERRUPT_AFTER = 20  # reports of a stage
 A10_L4 = BuildConfig(targets=parse_targets(["a10", "l4"]))
 A10 = BuildConfig(targets=parse_targets(["a10"]))
 
 
-class Recorder:
-    """Progress that remembers; with `interrupt_in` it presses Ctrl-C in the middle of that stage."""
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Presses Ctrl-C in whichever thread calls it: that thread stands still until the main one has seen it."""
+    seen = threading.Event()
 
-    def __init__(self, interrupt_in: str | None = None, after: int = 20) -> None:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        seen.set()
+        raise KeyboardInterrupt
+
+    def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert seen.wait(PATIENCE_SECONDS)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    yield press
+    signal.signal(signal.SIGINT, before)
+
+
+class Recorder:
+    """Progress that remembers; with `interrupt_in` it interrupts in the middle of that stage."""
+
+    def __init__(self, interrupt_in: str | None = None, interrupt: Callable[[], None] = lambda: None) -> None:
         self.stages: list[str] = []
         self.messages: list[str] = []
         self.reports: dict[str, list[tuple[int, int]]] = {}
         self._interrupt_in = interrupt_in
-        self._after = after
+        self._interrupt = interrupt
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
@@ -55,9 +75,8 @@ class Recorder:
         def advance(done: int, total: int) -> None:
             reports.append((done, total))
             interrupting = self._interrupt_in is not None and title.startswith(self._interrupt_in)
-            if interrupting and len(reports) == self._after:
-                signal.raise_signal(signal.SIGINT)
-                time.sleep(0.5)  # the builder stands still until the main thread has seen it
+            if interrupting and len(reports) == INTERRUPT_AFTER:
+                self._interrupt()
 
         yield advance
 
@@ -161,27 +180,33 @@ def test_a_rebuild_replaces_the_plans_of_the_same_gpus_only(toy: Bundle) -> None
 
 
 @pytest.mark.parametrize("stage", ["image_encoder", "unet_cfg"])
-def test_a_build_cancelled_half_way_leaves_a_bundle_with_plans_as_it_was(with_plans: Bundle, stage: str) -> None:
+def test_a_build_cancelled_half_way_leaves_a_bundle_with_plans_as_it_was(
+    with_plans: Bundle, stage: str, ctrl_c: Callable[[], None]
+) -> None:
     before = everything(with_plans.root)
-    progress = Recorder(interrupt_in=stage)
+    progress = Recorder(stage, ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         build_plans(with_plans, A10_L4, progress)
     assert progress.stages[-1].startswith(stage)
     assert everything(with_plans.root) == before
 
 
-def test_ctrl_c_stops_the_builder_itself(built: Bundle, progress: Recorder, without_plans: Bundle) -> None:
-    interrupted = Recorder(interrupt_in="unet_cfg")
+def test_ctrl_c_stops_the_builder_itself(
+    built: Bundle, progress: Recorder, without_plans: Bundle, ctrl_c: Callable[[], None]
+) -> None:
+    interrupted = Recorder("unet_cfg", ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         build_plans(without_plans, A10_L4, interrupted)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("build ")]
     assert len(interrupted.reports["unet_cfg"]) < len(progress.reports["unet_cfg"]) / 2
 
 
-def test_a_build_cancelled_half_way_leaves_a_bundle_without_plans_as_it_was(without_plans: Bundle) -> None:
+def test_a_build_cancelled_half_way_leaves_a_bundle_without_plans_as_it_was(
+    without_plans: Bundle, ctrl_c: Callable[[], None]
+) -> None:
     before = everything(without_plans.root)
     with pytest.raises(KeyboardInterrupt):
-        build_plans(without_plans, A10, Recorder(interrupt_in="vae_encoder"))
+        build_plans(without_plans, A10, Recorder("vae_encoder", ctrl_c))
     assert everything(without_plans.root) == before
 
 

@@ -31,7 +31,7 @@ from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.residency import LAYOUTS, Residency
 
 CPU = torch.device("cpu")
-STEPS = 5
+STEPS = 4
 FLAVOURS = ["classic", "rtx"]
 
 

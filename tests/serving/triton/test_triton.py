@@ -35,6 +35,7 @@ from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, write_
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.interface import GraphName
 
+PATIENCE_SECONDS = 300  # a guard against hanging only
 FIELD = descriptor_pb2.FieldDescriptorProto
 MODEL_CONFIG: dict[str, dict[str, Any]] = {
     # Triton's model_config.proto, as far as we write it: message -> field -> type, in brackets where repeated
@@ -513,7 +514,9 @@ def picture(tmp_path: Path) -> Path:
 def ask(server: TritonServer, *arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run the example's client to its end."""
     options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    return subprocess.run(server.client(*arguments, *options), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        server.client(*arguments, *options), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
 
 
 def progress_of(stderr: str) -> list[tuple[int, str]]:
@@ -591,7 +594,7 @@ def test_cancelling_stops_the_work_and_the_next_request_is_made(
     after = ask(server, picture, tmp_path / "next.mp4", num_inference_steps=2)
     assert after.returncode == 0, after.stderr
     assert counted(server, "vcut_videos_total", 'outcome="cancelled"') == cancelled + 1
-    assert counted(server, "vcut_steps_total", "stage=") < steps + 500
+    assert counted(server, "vcut_steps_total", "stage=") < steps + 1000
 
 
 def test_errors_are_the_requests_own(server: TritonServer, picture: Path, tmp_path: Path) -> None:
@@ -624,6 +627,7 @@ def test_metrics_and_the_log_tell_of_the_model(server: TritonServer, picture: Pa
     assert "running on onnxruntime, cpu" in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_of_a_video_leaves_no_process(
     home: Path, nano_bundle: Bundle, picture: Path, tmp_path: Path
 ) -> None:
@@ -641,7 +645,7 @@ def test_a_server_that_dies_in_the_middle_of_a_video_leaves_no_process(
             running.process.kill()
             client.kill()
     try:
-        model.wait(60)
+        model.wait(PATIENCE_SECONDS)
     finally:
         with suppress(psutil.NoSuchProcess):
             model.kill()

@@ -20,7 +20,7 @@ from tests.serving.triton.triton_home import BACKENDS, ROOT, SERVER, is_ready
 
 START_SECONDS = 300
 START_CRASHES = 2  # that are forgiven: 2.51.0 was seen to abort with boost's lock_exception on a busy machine
-STOP_SECONDS = 60
+ANSWER_SECONDS, STOP_SECONDS = 120, 120
 PORTS = range(20_000, 32_000)  # below those that systems give out themselves
 
 
@@ -38,7 +38,7 @@ class TritonServer:
     def get(self, path: str, *, metrics: bool = False) -> str:
         """The body of a GET; `metrics`: of the metrics port, not the HTTP port."""
         port = self.metrics_port if metrics else self.http_port
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_SECONDS) as answer:
             return answer.read().decode()
 
     def is_up(self, path: str) -> bool:
