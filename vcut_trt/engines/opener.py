@@ -46,7 +46,7 @@ class EngineOpener(Protocol):
         """Go on with another layout. No engine is open."""
 
     def keep_compiled(self) -> None:
-        """Keep, for the next process, what was compiled for the engines that are bound by now."""
+        """Keep, for the next process, what was compiled by now: when engines were bound, and when they first ran."""
 
     def close(self) -> None:
         """Free what the engines shared. No engine is open."""

@@ -45,6 +45,7 @@ class EngineSet:
         self._open: dict[GraphName, Engine] = {}
         self._made: dict[tuple[GraphName, ...], Any] = {}
         self._is_closed = False
+        self._has_new = False  # engines that were bound since the last video ended
         try:
             self._with_less_memory(self._open_resident)
         except BaseException:
@@ -72,10 +73,17 @@ class EngineSet:
         def opened() -> Made:
             if names not in self._made:
                 self._made[names] = make(self._engines(names))
+                self._has_new = True
                 self._opener.keep_compiled()
             return self._made[names]
 
         return self._with_less_memory(opened)
+
+    def end_video(self) -> None:
+        """Keep what was compiled while engines ran for the first time. They have run: the device was waited for."""
+        if self._has_new:
+            self._has_new = False
+            self._opener.keep_compiled()
 
     def close(self) -> None:
         """Close all engines and free what they share. They cannot be opened again."""

@@ -302,6 +302,7 @@ class VCutPipeline:
             with annotate("stage: decode"):
                 frames = latents.clone() if output_type == "latent" else self._decode(latents, guard)
             guard.check(self.precision)
+            self._engines.end_video()
             if output_type != "latent":
                 frames = self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
         if isinstance(frames, Tensor):

@@ -6,8 +6,13 @@ given the addresses of. Whoever breaks a rule gets a `RuleBrokenError`, which no
     every address is set, to a multiple of 256 bytes, before the first run; scratch is large enough and aligned
     contexts take no memory of their own; all runs are on one stream
     two contexts on one scratch never run at once (there is one stream, so they do not)
+    a context is used, and freed, while its runtime config and its runtime cache live: it holds neither of them, because
+    TensorRT stores their bare pointers (the bindings keep the config alive, but not the cache)
+    whatever needs a device is called with the workspace's as the current one
 
-A CUDA graph, `capture`, replays what was enqueued on the addresses of that moment, as the real ones do.
+A CUDA graph, `capture`, replays what was enqueued on the addresses of that moment, as the real ones do. TensorRT for
+RTX compiles some kernels when a context is created and others at its first run, captures at its second run and replays
+from the third.
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +32,17 @@ import onnxruntime
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import Manifest, PlanRecord
+from vcut_trt.errors import EngineError
 from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.files import FileRecord
 
 SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(graph_names())}
 PLAN = "plan of "
+NO_ROOM_FOR_A_CONTEXT = (  # the words of TensorRT for RTX 1.7.1
+    "Requested amount of GPU memory (12 bytes) could not be allocated. There may not be enough free memory for "
+    "allocation to succeed."
+)
 
 
 class RuleBrokenError(AssertionError):
@@ -52,10 +63,15 @@ class StandIn:
     streamed: set[GraphName] = field(default_factory=set)
     events: list[tuple[Any, ...]] = field(default_factory=list)
     room: int | None = None  # how many engines fit on the "GPU"; None: all
+    room_for_contexts: int | None = None
+    uncapturable: set[GraphName] = field(default_factory=set)  # CUDA cannot record them
     __version__ = "1.2.3.4"
 
     def __post_init__(self) -> None:
         self.live: WeakSet[Engine] = WeakSet()  # contexts keep their engine alive, as in the real bindings
+        self.contexts: WeakSet[ExecutionContext] = WeakSet()
+        self.broken: list[str] = []  # rules that were broken where nothing can be raised: while an object was freed
+        self.on_device = 0  # how many blocks hold the workspace's device, one in the other
         self.streams: set[int] = set()
         self.recording: list[Callable[[], None]] | None = None
         self.ILogger = ILogger
@@ -66,12 +82,28 @@ class StandIn:
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802  # TensorRT's name
         return Runtime(self, logger)
 
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """In the place of `Workspace.on_device` and `Workspace.running`: the workspace's device is the current one."""
+        self.on_device += 1
+        try:
+            yield
+        finally:
+            self.on_device -= 1
+
+    def needs_device(self, what: str) -> None:
+        rule(self.on_device > 0, f"{what} while another device is the current one")
+
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """In the place of `Workspace.capture`: nothing runs while it is recorded."""
         rule(self.recording is None, "a capture inside a capture")
         self.recording = []
-        run()
-        recorded, self.recording = self.recording, None
+        try:
+            run()
+        except EngineError as error:
+            raise RuntimeError(str(error)) from error
+        finally:
+            recorded, self.recording = self.recording, None
         self.events.append(("captured", len(recorded)))
 
         def replay() -> None:
@@ -107,9 +139,11 @@ class CudaGraphStrategy(enum.Enum):
 
 class Runtime:
     def __init__(self, trt: StandIn, logger: Any) -> None:
+        trt.needs_device("a runtime is made")
         self._trt, self._logger = trt, logger
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
+        self._trt.needs_device("an engine is deserialized")
         text = bytes(serialized_engine).decode(errors="replace")
         if not text.startswith(PLAN):
             self._logger.log(ILogger.ERROR, "magic tag: not a plan")
@@ -120,12 +154,12 @@ class Runtime:
             self._trt.events.append(("no room", name.value))
             return None
         self._trt.events.append(("deserialize", name.value))
-        return Engine(self._trt, name)
+        return Engine(self._trt, name, self._logger)
 
 
 class Engine:
-    def __init__(self, trt: StandIn, name: GraphName) -> None:
-        self._trt, self.name = trt, name
+    def __init__(self, trt: StandIn, name: GraphName, logger: Any = None) -> None:
+        self._trt, self.name, self._logger = trt, name, logger
         graph = trt.bundle.manifest.graphs[name]
         self._specs = {spec.name: spec for spec in (*graph.inputs, *graph.outputs)}
         self._inputs = [spec.name for spec in graph.inputs]
@@ -152,10 +186,15 @@ class Engine:
     def create_runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig(self._trt)
 
-    def create_execution_context(self, how: Any) -> ExecutionContext:
+    def create_execution_context(self, how: Any) -> ExecutionContext | None:
+        self._trt.needs_device("a context is created")
         config = how if isinstance(how, RuntimeConfig) else None
         strategy = config.strategy if config else how
         rule(strategy is ExecutionContextAllocationStrategy.USER_MANAGED, "the context takes memory of its own")
+        room = self._trt.room_for_contexts
+        if room is not None and len(self._trt.contexts) >= room:
+            self._logger.log(ILogger.ERROR, NO_ROOM_FOR_A_CONTEXT)
+            return None
         return ExecutionContext(self._trt, self, config)
 
 
@@ -164,49 +203,75 @@ class RuntimeConfig:
         self._trt = trt
         self.strategy = ExecutionContextAllocationStrategy.STATIC
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
-        self.cache: RuntimeCache | None = None
+        self.cache: ref[RuntimeCache] | None = None
 
     def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
         self.strategy = strategy
 
     def create_runtime_cache(self) -> RuntimeCache:
         self._trt.events.append(("create cache",))
-        return RuntimeCache()
+        return RuntimeCache(self._trt)
 
     def set_runtime_cache(self, cache: RuntimeCache) -> bool:
-        self.cache = cache
+        self.cache = ref(cache)
         return True
 
 
 class RuntimeCache:
-    """Holds the names of the graphs whose kernels were compiled."""
+    """Holds the names of what was compiled: for a graph's contexts, and for its runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, trt: StandIn) -> None:
+        self._trt = trt
         self.kernels: set[str] = set()
 
-    def serialize(self) -> bytes:
-        return " ".join(["cache", *sorted(self.kernels)]).encode()
+    def serialize(self) -> Any:
+        self._trt.needs_device("a runtime cache is serialized")
+        return host_memory(" ".join(["cache", *sorted(self.kernels)]).encode())
 
     def deserialize(self, blob: bytes) -> bool:
+        self._trt.needs_device("a runtime cache is filled")
         words = bytes(blob).decode(errors="replace").split()
         if words[:1] != ["cache"]:
             return False
         self.kernels = set(words[1:])
         return True
 
+    def look_up(self, kernel: str) -> None:
+        """Load a kernel, or compile it."""
+        self._trt.events.append(("kernels loaded" if kernel in self.kernels else "kernels compiled", kernel))
+        self.kernels.add(kernel)
+
+
+def host_memory(content: bytes) -> Any:
+    """An `IHostMemory`: a buffer, and neither bytes nor a sequence."""
+    return type("IHostMemory", (ctypes.Structure,), {"_fields_": [("data", ctypes.c_char * len(content))]})(content)
+
 
 class ExecutionContext:
     def __init__(self, trt: StandIn, engine: Engine, config: RuntimeConfig | None) -> None:
-        self._trt, self._engine, self._config = trt, engine, config
+        self._trt, self._engine = trt, engine
+        self._needs = [] if config is None else [ref(config), *([config.cache] if config.cache else [])]
+        self._captures = config is not None and config.cuda_graph_strategy is CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._addresses: dict[str, int] = {}
         self._shapes: set[str] = set()
         self._memory = (0, 0)
-        self._captured: dict[str, int] | None = None
-        if config is not None and config.cache is not None:
-            known = engine.name.value in config.cache.kernels
-            trt.events.append(("kernels loaded" if known else "kernels compiled", engine.name.value))
-            config.cache.kernels.add(engine.name.value)
+        self._runs: tuple[Any, int] = (None, 0)  # on which addresses, and how many in sequence
+        trt.contexts.add(self)
+        self._look_up(engine.name.value)
         trt.events.append(("context", engine.name.value))
+
+    def __del__(self) -> None:
+        if not self._is_whole():
+            self._trt.broken.append(f"a context of {self._engine.name.value} is freed after its config or cache")
+
+    def _is_whole(self) -> bool:
+        return all(needed() is not None for needed in self._needs)
+
+    def _look_up(self, kernel: str) -> None:
+        rule(self._is_whole(), "a context is used after its config or cache died")
+        cache = self._needs[1]() if len(self._needs) > 1 else None
+        if isinstance(cache, RuntimeCache):
+            cache.look_up(kernel)
 
     def set_device_memory(self, memory: int, size: int) -> None:
         self._memory = (memory, size)
@@ -230,13 +295,22 @@ class ExecutionContext:
         if engine.device_memory_size_v2:
             rule(memory != 0 and memory % 256 == 0, "scratch is not set, or not aligned")
             rule(size >= engine.device_memory_size_v2, "scratch is too small")
+        trt.needs_device("a context is run")
+        rule(self._is_whole(), "a context is used after its config or cache died")
         trt.streams.add(stream_handle)
         rule(len(trt.streams) == 1, "two streams share one scratch")
         trt.events.append(("enqueue", engine.name.value))
-        if self._config is not None and self._config.cuda_graph_strategy is CudaGraphStrategy.WHOLE_GRAPH_CAPTURE:
-            if self._captured != self._addresses:
-                trt.events.append(("captured itself", engine.name.value))
-            self._captured = dict(self._addresses)
+        if trt.recording is not None and engine.name in trt.uncapturable:
+            engine._logger.log(ILogger.ERROR, "operation not permitted when stream is capturing")
+            return False
+        place, runs = self._runs
+        bound = (self._memory, dict(self._addresses))
+        runs = runs + 1 if place == bound else 1
+        self._runs = (bound, runs)
+        if runs == 1:
+            self._look_up(f"{engine.name.value}/run")
+        if self._captures and runs > 1:
+            trt.events.append(("captured itself" if runs == 2 else "replayed itself", engine.name.value))
         addresses = dict(self._addresses)
         if trt.recording is not None:
             context = ref(self)  # a graph owns nothing: its context must be kept by whoever replays it

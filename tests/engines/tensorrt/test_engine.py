@@ -6,6 +6,7 @@ import gc
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Rig:
         self.trt = StandIn(bundle, **options)
         self.workspace = Workspace(CPU)
         self.workspace.capture = self.trt.capture  # type: ignore[method-assign]
+        self.workspace.on_device = self.trt.device  # type: ignore[method-assign]
+        self.workspace.running = self.trt.device  # type: ignore[method-assign]
         self.runtime: PlanRuntime
         if self.plans.flavour == "rtx":
             kept = RuntimeCacheFile(cache / "kernels.cache")
@@ -99,8 +102,11 @@ class Rig:
 
 
 @pytest.fixture(params=FLAVOURS)
-def rig(request: pytest.FixtureRequest, bundles: dict[str, Bundle], tmp_path: Path) -> Rig:
-    return Rig(bundles[request.param], tmp_path)
+def rig(request: pytest.FixtureRequest, bundles: dict[str, Bundle], tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(bundles[request.param], tmp_path)
+    yield rig
+    gc.collect()
+    assert not rig.trt.broken
 
 
 @pytest.mark.parametrize("layout", [0, 1, 2], ids=["resident", "staged", "staged in three"])
@@ -120,6 +126,7 @@ def test_plans_make_the_videos_that_onnx_runtime_makes(
             assert torch.equal(video(pipeline, cut), frames), cut
     gc.collect()
     assert not rig.trt.live
+    assert not rig.trt.broken
 
 
 def test_addresses_are_set_once_and_a_step_is_one_enqueue(rig: Rig) -> None:
@@ -285,17 +292,53 @@ def test_rtx_keeps_its_kernels_for_the_next_process(bundles: dict[str, Bundle], 
         video(pipeline)
     with second.pipeline() as pipeline:
         video(pipeline)
-    assert set(first.count("kernels compiled")) == {name.value for name in graph_names()}
+    names = {name.value for name in graph_names()}
+    assert set(first.count("kernels compiled")) == names | {f"{name}/run" for name in names}  # context, and first run
     assert not second.count("kernels compiled")
-    assert first.count("create cache") == {None: 3 + 2 * 2}  # one for each context, each begun with what is known
+
+
+@pytest.mark.parametrize("layout", [0, 2], ids=["resident", "staged in three"])
+def test_rtx_has_one_cache_that_lives_as_long_as_its_contexts(
+    layout: int, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    rig = Rig(bundles["rtx"], tmp_path)
+    with rig.pipeline(layout) as pipeline:
+        video(pipeline)
+        video(pipeline)
+    assert rig.count("create cache") == {None: 1}
+    assert rig.count("kernels compiled") == Counter(set(rig.count("kernels compiled")))  # none of them twice
+    gc.collect()
+    assert not rig.trt.broken
+
+
+def test_a_cache_or_config_that_dies_first_is_seen(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    rig = Rig(bundles["rtx"], tmp_path)
+    engine = standin.Engine(rig.trt, GraphName.VAE_DECODER)
+    for lost in ("config", "cache"):
+        held: dict[str, Any] = {"config": engine.create_runtime_config()}
+        held["config"].set_execution_context_allocation_strategy(
+            standin.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        held["cache"] = held["config"].create_runtime_cache()
+        held["config"].set_runtime_cache(held["cache"])
+        with rig.workspace.on_device():
+            context = engine.create_execution_context(held["config"])
+            del held[lost]
+            with pytest.raises(RuleBrokenError, match="config or cache died"):
+                context._look_up("kernel")
+        del context
+    assert len(rig.trt.broken) == 2
 
 
 def test_the_stand_in_sees_broken_rules(rig: Rig) -> None:
     engine = standin.Engine(rig.trt, GraphName.VAE_DECODER)
     strategy = standin.ExecutionContextAllocationStrategy
-    with pytest.raises(RuleBrokenError, match="memory of its own"):
-        engine.create_execution_context(strategy.STATIC)
-    context = engine.create_execution_context(strategy.USER_MANAGED)
+    with pytest.raises(RuleBrokenError, match="another device"):
+        engine.create_execution_context(strategy.USER_MANAGED)
+    with rig.workspace.on_device():
+        with pytest.raises(RuleBrokenError, match="memory of its own"):
+            engine.create_execution_context(strategy.STATIC)
+        context = engine.create_execution_context(strategy.USER_MANAGED)
     with pytest.raises(RuleBrokenError, match="not set"):
         context.execute_async_v3(0)
     with pytest.raises(RuleBrokenError, match="no multiple of 256"):

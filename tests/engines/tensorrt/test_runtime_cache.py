@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.tensorrt.standin import host_memory
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 
@@ -18,61 +19,59 @@ VERSION = "1.7.1.116"
 
 
 class FakeCache:
-    """An `IRuntimeCache`: bytes that grow when kernels are compiled."""
+    """An `IRuntimeCache`: bytes that grow when kernels are compiled. One content is rejected, and changes nothing."""
 
     def __init__(self, rejected: bytes | None = None) -> None:
         self.content = b""
+        self.filled = 0
         self._rejected = rejected
 
     def deserialize(self, content: bytes) -> bool:
+        self.filled += 1
         if content == self._rejected:
             return False
         self.content = content
         return True
 
-    def serialize(self) -> bytearray | None:
-        return bytearray(self.content) or None  # TensorRT gives an IHostMemory, or None if it fails
+    def serialize(self) -> object:
+        """An `IHostMemory`, which is a buffer and has no length; None if TensorRT fails."""
+        return host_memory(self.content) if self.content else None
 
 
 class FakeConfig:
-    """An `IRuntimeConfig`, whose caches reject one content, and which may take no cache."""
+    """An `IRuntimeConfig`: it makes caches, and knows the address of the one that it is given, as the real one does."""
 
     def __init__(self, *, rejected: bytes | None = None, takes: bool = True) -> None:
-        self.created: list[FakeCache] = []
-        self.cache: FakeCache | None = None
+        self.created = 0
+        self._cache: weakref.ref[FakeCache] | None = None
         self._rejected = rejected
         self._takes = takes
 
     def create_runtime_cache(self) -> FakeCache:
-        self.created.append(FakeCache(self._rejected))
-        return self.created[-1]
+        self.created += 1
+        return FakeCache(self._rejected)
 
     def set_runtime_cache(self, cache: FakeCache) -> bool:
         if self._takes:
-            self.cache = cache
+            self._cache = weakref.ref(cache)
         return self._takes
 
+    @property
+    def cache(self) -> FakeCache:
+        """What its contexts use."""
+        assert self._cache is not None
+        cache = self._cache()
+        assert cache is not None, "the cache is gone"
+        return cache
 
-class FakeContext:
-    """An `IExecutionContext`, and where its kernels came from."""
-
-    def __init__(self, kernels: str) -> None:
-        self.kernels = kernels
-
-
-class FakeEngine:
-    """An `ICudaEngine` of one kernel: a context loads it from the cache that it is given, or compiles it into that."""
-
-    def __init__(self, kernel: bytes, *, fails: bool = False) -> None:
-        self._kernel = kernel
-        self._fails = fails
-
-    def create_execution_context(self, config: FakeConfig) -> FakeContext | None:
-        cache = config.cache or FakeCache()
-        known = self._kernel in cache.content
+    def compile(self, kernel: bytes) -> str:
+        """What a context does when it is created, and when it first runs."""
+        if self._cache is None:
+            return "compiled"
+        known = kernel in self.cache.content
         if not known:
-            cache.content += self._kernel
-        return None if self._fails else FakeContext("loaded" if known else "compiled")
+            self.cache.content += kernel
+        return "loaded" if known else "compiled"
 
 
 @pytest.fixture
@@ -82,9 +81,9 @@ def path(tmp_path: Path) -> Path:
 
 def kernels(file: RuntimeCacheFile, kernel: bytes, config: FakeConfig | None = None) -> str:
     """Where the kernels of a new context came from."""
-    context = file.create_context(FakeEngine(kernel), config or FakeConfig())
-    assert isinstance(context, FakeContext)
-    return context.kernels
+    config = config or FakeConfig()
+    file.attach(config)
+    return config.compile(kernel)
 
 
 def names(folder: Path) -> list[str]:
@@ -154,50 +153,48 @@ def test_what_is_compiled_on_top_of_a_loaded_cache_is_kept_too(path: Path) -> No
 def test_what_one_context_compiled_the_next_one_loads(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"kernel")
-    first, second, third = FakeConfig(), FakeConfig(), FakeConfig()
     file = RuntimeCacheFile(path)
-    assert kernels(file, b" more", first) == "compiled"
-    assert kernels(file, b" more", second) == "loaded"
-    assert kernels(file, b"kernel", third) == "loaded"  # the file's own are not lost on the way
-    assert third.created[0].content == b"kernel more"
+    assert kernels(file, b" more") == "compiled"
+    assert kernels(file, b" more") == "loaded"
+    assert kernels(file, b"kernel") == "loaded"  # the file's own are not lost on the way
     file.save()
     assert path.read_bytes() == b"kernel more"
 
 
-def test_each_context_has_a_cache_of_its_own_that_goes_with_it(path: Path) -> None:
-    configs = [FakeConfig(), FakeConfig()]
-    file = RuntimeCacheFile(path)
-    for config in configs:
-        kernels(file, b"kernel", config)
-    assert [len(config.created) for config in configs] == [1, 1]
-    assert [config.cache for config in configs] == [config.created[0] for config in configs]
-    caches = [weakref.ref(config.created[0]) for config in configs]
-    assert caches[0]() is not caches[1]()
-    del config, configs
-    gc.collect()
-    assert [cache() for cache in caches] == [None, None]
-    file.save()  # what they held is known all the same
-    assert path.read_bytes() == b"kernel"
-
-
-def test_a_context_that_cannot_be_created_is_none_and_keeps_what_is_known(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"file ")
-    file = RuntimeCacheFile(path)
-    kernels(file, b"one ")
-    assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig()) is None
-    file.save()
-    assert path.read_bytes() == b"file one "
-    assert kernels(file, b"one ") == "loaded"
-
-
-def test_a_first_context_that_cannot_be_created_leaves_the_file(path: Path) -> None:
+def test_all_configs_share_one_cache_that_is_filled_once_and_outlives_them(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"kernel")
     file = RuntimeCacheFile(path)
-    assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig()) is None
+    configs = [FakeConfig() for _ in range(3)]
+    for config in configs:
+        file.attach(config)
+    assert [config.created for config in configs] == [1, 0, 0]
+    assert len({id(config.cache) for config in configs}) == 1
+    assert configs[0].cache.filled == 1
+    del config, configs[0]  # which made the cache
+    gc.collect()
+    assert configs[0].compile(b"kernel") == "loaded"
+
+
+def test_what_is_compiled_when_a_context_first_runs_is_kept(path: Path) -> None:
+    file, config = RuntimeCacheFile(path), FakeConfig()
+    file.attach(config)
+    config.compile(b"created")
     file.save()
-    assert path.read_bytes() == b"kernel"
+    config.compile(b" run")
+    file.save()
+    assert path.read_bytes() == b"created run"
+
+
+def test_closing_lets_the_cache_go(path: Path) -> None:
+    file, config = RuntimeCacheFile(path), FakeConfig()
+    file.attach(config)
+    cache = weakref.ref(config.cache)
+    file.close()
+    gc.collect()
+    assert cache() is None
+    file.save()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("saves", [1, 2])
@@ -237,20 +234,6 @@ def test_a_rejected_cache_is_told_once_and_replaced(path: Path, caplog: pytest.L
     assert path.read_bytes() == old
     file.save()
     assert path.read_bytes() == b"kernel more"
-
-
-def test_a_rejected_cache_is_told_once_and_stays_if_no_context_can_be_created(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    old = b"kernel of another driver"
-    path.parent.mkdir()
-    path.write_bytes(old)
-    file = RuntimeCacheFile(path)
-    for _ in range(2):
-        assert file.create_context(FakeEngine(b"half", fails=True), FakeConfig(rejected=old)) is None
-    file.save()
-    assert len(caplog.records) == 1
-    assert path.read_bytes() == old
 
 
 @pytest.mark.parametrize("content", [b"", b"x"])

@@ -5,7 +5,7 @@ All that the two do differently is here:
                    context                                   CUDA graph
     classic        create_execution_context(USER_MANAGED)    ours: captured at a launch's second run
     for RTX        create_execution_context(IRuntimeConfig)  its own: WHOLE_GRAPH_CAPTURE, captured when an address
-                   with a runtime cache                      changes (pytorch/TensorRT pull request 4187), so never here
+                   and the runtime's one cache               changes (pytorch/TensorRT pull request 4187), so never here
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import deque
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vcut_trt.engines.cuda_graph import CapturedLaunch
 from vcut_trt.engines.launch import Launch
@@ -88,7 +89,7 @@ class PlanRuntime(ABC):
         """A launch of `run`, which is called again and again; `name` is for messages."""
 
     def keep_compiled(self) -> None:  # noqa: B027  # not abstract: classic TensorRT compiles nothing at run time
-        """Keep what was compiled for the contexts made so far."""
+        """Keep what was compiled by now, for contexts and for their first runs."""
 
     def close(self) -> None:
         """Let go of TensorRT. All engines are closed by now."""
@@ -127,6 +128,8 @@ class RtxRuntime(PlanRuntime):
     def __init__(self, trt: ModuleType, workspace: Workspace, *, cuda_graphs: bool, cache: RuntimeCacheFile) -> None:
         super().__init__(trt, workspace, cuda_graphs=cuda_graphs)
         self._cache = cache
+        # The bindings keep a context's config alive, but TensorRT's own interface does not ask them to.
+        self._configs: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def _create_context(self, engine: Any, name: str) -> Any:
         config = engine.create_runtime_config()
@@ -134,7 +137,11 @@ class RtxRuntime(PlanRuntime):
         strategies = self.trt.CudaGraphStrategy
         captures = self._graphs_for(engine, name)
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if captures else strategies.DISABLED
-        return self._cache.create_context(engine, config)
+        self._cache.attach(config)
+        context = engine.create_execution_context(config)
+        if context is not None:
+            self._configs[context] = config
+        return context
 
     def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
         """See `PlanRuntime`: the context captures by itself."""
@@ -142,7 +149,14 @@ class RtxRuntime(PlanRuntime):
 
     def keep_compiled(self) -> None:
         """See `PlanRuntime`."""
-        self._cache.save()
+        with self.workspace.on_device():
+            self._cache.save()
+
+    def close(self) -> None:
+        """See `PlanRuntime`."""
+        with self.workspace.on_device():
+            self._cache.close()
+        super().close()
 
 
 def _new_logger(trt: ModuleType, messages: deque[str]) -> Any:

@@ -1,8 +1,14 @@
 """The kernels that TensorRT for RTX compiled on this GPU, kept for the next process.
 
-A plan of TensorRT for RTX is compiled to kernels when its context is created; a runtime cache makes that a matter of
-loading them. There is one file for each GPU name, TensorRT version and CUDA major of the driver, because TensorRT
-rejects the cache of any other. A cache that it rejects all the same is ignored, with a message, and written anew.
+A plan of TensorRT for RTX is compiled to kernels when its context is created and when it first runs; a runtime cache
+makes that a matter of loading them. There is one file for each GPU name, TensorRT version and CUDA major of the driver,
+because TensorRT rejects the cache of any other. A cache that it rejects all the same is ignored, with a message, and
+written anew.
+
+    one IRuntimeCache ◄── the config of every context ◄── context
+
+A config stores the cache's address and keeps nothing alive, in C++ and in the bindings alike, and contexts go on using
+it. So there is one cache for a runtime. It belongs to no engine: a config that made it may go before it does.
 """
 
 from __future__ import annotations
@@ -36,47 +42,50 @@ def cache_path(folder: Path, gpu: Gpu, version: str) -> Path:
 
 
 class RuntimeCacheFile:
-    """The file that compiled kernels are kept in, and its content as far as this process knows it.
+    """The file that compiled kernels are kept in, and the one `IRuntimeCache` that is filled from it.
 
-    Each context has an `IRuntimeCache` of its own, which begins with that content and ends as it: TensorRT asks that
-    what an engine creates does not outlive it, and engines come and go.
+    All but `close` of an unused one needs the GPU's CUDA context to be the current one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._content: bytes | None = None  # None: not read yet
+        self._cache: Any = None  # made by the first config
         self._saved = b""
 
-    def create_context(self, engine: Any, config: Any) -> Any:
-        """A context of `engine` with an `IRuntimeConfig`, or None. Kernels that are kept are not compiled again."""
-        cache = config.create_runtime_cache()
-        self._fill(cache)
-        if not config.set_runtime_cache(cache):
+    def attach(self, config: Any) -> None:
+        """Give an `IRuntimeConfig` the cache. It is lost to the contexts of `config` once this is closed."""
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            self._fill()
+        if self._cache is None or not config.set_runtime_cache(self._cache):
             logger.warning("TensorRT takes no runtime cache; its kernels are compiled anew")
-        context = engine.create_execution_context(config)
-        if context is not None:
-            serialized = cache.serialize()
-            self._content = bytes(serialized) if serialized else self._content
-        return context
 
     def save(self) -> None:
         """Write what was compiled since the last time. A failure costs time at the next start, nothing else."""
-        if not self._content or self._content == self._saved:
+        serialized = self._cache.serialize() if self._cache is not None else None
+        content = bytes(serialized) if serialized is not None else b""  # an IHostMemory is a buffer without a length
+        if not content or content == self._saved:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._path, self._content, mode=0o600)  # it holds machine code: nobody else's to write
+            write_atomically(self._path, content, mode=0o600)  # it holds machine code: nobody else's to write
         except OSError as error:
             logger.warning("the runtime cache cannot be kept in %s: %s", self._path, error)
             return
-        self._saved = self._content
+        self._saved = content
 
-    def _fill(self, cache: Any) -> None:
-        if self._content is None:
-            self._content = self._saved = self._read()
-        if self._content and not cache.deserialize(self._content):
+    def close(self) -> None:
+        """Let go of the cache. The last context that uses it is gone."""
+        self._cache = None
+
+    def _fill(self) -> None:
+        content = self._read()
+        if self._cache is None or not content:
+            return
+        if self._cache.deserialize(content):
+            self._saved = content
+        else:
             logger.warning("TensorRT rejects the runtime cache %s; it is ignored and will be replaced", self._path)
-            self._content = self._saved = b""
 
     def _read(self) -> bytes:
         try:
