@@ -22,6 +22,7 @@ from vcut_trt.bundle.manifest import GraphRecord
 from vcut_trt.engines.tensorrt import build as tensorrt_build
 from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
+from vcut_trt.engines.tensorrt.builder import rtx_flags
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, installed
 from vcut_trt.engines.tensorrt.targets import parse_targets
 from vcut_trt.errors import BuildError, BundleError
@@ -347,3 +348,12 @@ def test_fp32_is_not_rounded_to_tf32(toy: Bundle, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(backend, "engine_bytes_from_network", recorded)
     build_plans(toy, A10)
     assert flags == [False] * len(graph_names())
+
+
+def test_rtx_plans_can_be_captured_in_a_cuda_graph() -> None:
+    trt = tensorrt_module.load(Flavour.RTX)
+    config = trt.Builder(trt.Logger()).create_builder_config()
+    assert not config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    rtx_flags(trt)(None, None, config)
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(trt.BuilderFlag.TF32)

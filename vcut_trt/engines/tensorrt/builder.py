@@ -43,7 +43,7 @@ def engine_bytes(parsed: Any, tools: Tools, folder: Path, monitor: Any) -> Any:
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         rtx = CreateConfigRTX(compute_capabilities=list(tools.capabilities), progress_monitor=monitor)
-        return engine_bytes_from_network(parsed, config=PostprocessConfig(rtx, _without_tf32(tools.trt)))
+        return engine_bytes_from_network(parsed, config=PostprocessConfig(rtx, rtx_flags(tools.trt)))
 
     from polygraphy.backend.trt import CreateConfig
 
@@ -52,13 +52,19 @@ def engine_bytes(parsed: Any, tools: Tools, folder: Path, monitor: Any) -> Any:
     return engine_bytes_from_network(parsed, config=classic, save_timing_cache=str(cache))
 
 
-def _without_tf32(trt: ModuleType) -> Any:
-    """Turns TF32 off: fp32 graphs would be computed with 10 bits of mantissa. Polygraphy does so for classic only."""
+def rtx_flags(trt: ModuleType) -> Any:
+    """Flags that Polygraphy does not set for RTX.
 
-    def turn_off(_builder: Any, _network: Any, config: Any) -> None:
+    No TF32: fp32 graphs would be computed with 10 bits of mantissa. And no memory that the runtime allocates by itself
+    between two launches (RTX 1.2 and later): such a plan cannot be captured in a CUDA graph.
+    """
+
+    def set_flags(_builder: Any, _network: Any, config: Any) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
+        if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
-    return turn_off
+    return set_flags
 
 
 def strongly_typed(tools: Tools) -> bool:
