@@ -31,6 +31,7 @@ from vcut_trt.engines.tensorrt import module as tensorrt_module
 from vcut_trt.engines.tensorrt import opener as openers
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
+from vcut_trt.engines.tensorrt.runtime import Judgement
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError, BundleError, DeviceMemoryError, EngineError
 from vcut_trt.spec.interface import GraphName
@@ -257,6 +258,9 @@ class FakeRuntime:
         self.closed = False
         self.kept = 0
 
+    def judge(self, _plan: Path) -> Judgement | None:
+        return None
+
     def keep_compiled(self) -> None:
         self.kept += 1
 
@@ -374,3 +378,61 @@ def test_onnx_runtime_begins_with_the_fastest_layout_that_is_allowed(
     assert opener.layout == expected
     with opener.open(GraphName.VAE_ENCODER) as engine:
         assert engine.workspace is opener.workspace
+
+
+@pytest.mark.parametrize(
+    ("judgement", "error", "message"),
+    [
+        (
+            Judgement(validity="INVALID", diagnostics=("OLD_CUDA_DRIVER",)),
+            EngineError,
+            "driver is too old for it; upda",
+        ),
+        (
+            Judgement(validity="INVALID", diagnostics=("UNSUPPORTED_CC", "VERSION_MISMATCH")),
+            EngineError,
+            "of another compute capability; another version of TensorRT for RTX built it",
+        ),
+        (Judgement(validity="INVALID", diagnostics=("INSUFFICIENT_GPU_MEMORY",)), DeviceMemoryError, "too little memo"),
+        (Judgement(validity="INVALID", said="cudaError 35"), EngineError, "cudaError 35"),
+        (Judgement(validity="INVALID", diagnostics=("128",)), EngineError, "gives diagnostics 128"),
+    ],
+    ids=["driver", "capability and version", "memory", "no diagnostics", "unknown"],
+)
+def test_a_plan_that_tensorrt_finds_invalid_is_refused_before_it_is_loaded(
+    bundle: Bundle,
+    machine: Machine,
+    loaded: list[Flavour],
+    monkeypatch: pytest.MonkeyPatch,
+    judgement: Judgement,
+    error: type[EngineError],
+    message: str,
+) -> None:
+    machine()
+    judged: list[Path] = []
+
+    def judge(_runtime: FakeRuntime, plan: Path) -> Judgement:
+        judged.append(plan)
+        return judgement
+
+    monkeypatch.setattr(FakeRuntime, "judge", judge)
+    with pytest.raises(error, match=f"{message}.*{build_command(bundle)}") as raised:
+        open_backend(bundle, choice_of(bundle), EngineOptions())
+    assert type(raised.value) is error
+    assert "does not run here, on NVIDIA A10 with a driver for CUDA 13" in str(raised.value)
+    assert judged == [bundle.path(bundle.manifest.plans[0].file)]
+    assert loaded == [Flavour.RTX]
+
+
+def test_a_plan_that_may_be_slow_is_told_and_opened(
+    bundle: Bundle,
+    machine: Machine,
+    loaded: list[Flavour],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    machine()
+    monkeypatch.setattr(FakeRuntime, "judge", lambda _runtime, _plan: Judgement(validity="SUBOPTIMAL"))
+    assert open_backend(bundle, choice_of(bundle), EngineOptions()).layout == RESIDENT
+    assert loaded
+    assert "may be slow on this GPU" in caplog.text

@@ -65,6 +65,7 @@ class StandIn:
     room: int | None = None  # how many engines fit on the "GPU"; None: all
     room_for_contexts: int | None = None
     uncapturable: set[GraphName] = field(default_factory=set)  # CUDA cannot record them
+    diagnostics: int = 0  # what TensorRT says of every plan's header: 0 that it is valid
     __version__ = "1.2.3.4"
 
     def __post_init__(self) -> None:
@@ -78,6 +79,8 @@ class StandIn:
         self.DataType = DataType
         self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
         self.CudaGraphStrategy = CudaGraphStrategy
+        self.EngineValidity = EngineValidity
+        self.EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802  # TensorRT's name
         return Runtime(self, logger)
@@ -137,10 +140,36 @@ class CudaGraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class EngineValidity(enum.Enum):
+    VALID = 0
+    SUBOPTIMAL = 1
+    INVALID = 2
+
+
+class EngineInvalidityDiagnostics(enum.Enum):
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    OLD_CUDA_DRIVER = 4
+    OLD_CUDA_RUNTIME = 8
+    INSUFFICIENT_GPU_MEMORY = 16
+    MALFORMED_ENGINE = 32
+    CUDA_ERROR = 64
+
+
 class Runtime:
+    engine_header_size = 64
+
     def __init__(self, trt: StandIn, logger: Any) -> None:
         trt.needs_device("a runtime is made")
         self._trt, self._logger = trt, logger
+
+    def get_engine_validity(self, buffer: Any) -> tuple[EngineValidity, int]:
+        self._trt.needs_device("a plan is judged")
+        rule(0 < len(bytes(buffer)) <= self.engine_header_size, "more than the header was read")
+        diagnostics = self._trt.diagnostics
+        if not bytes(buffer).startswith(PLAN.encode()):
+            diagnostics |= EngineInvalidityDiagnostics.MALFORMED_ENGINE.value
+        return (EngineValidity.INVALID if diagnostics else EngineValidity.VALID), diagnostics
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
         self._trt.needs_device("an engine is deserialized")
@@ -287,6 +316,10 @@ class ExecutionContext:
         self._trt.events.append(("address", self._engine.name.value, name, memory))
         return name in self._engine._specs
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        rule(self._addresses.keys() == self._engine._specs.keys(), "asked before the addresses are set")
+        return self._engine.name not in self._trt.uncapturable
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         trt, engine = self._trt, self._engine
         rule(self._addresses.keys() == engine._specs.keys(), "an address is not set")
@@ -309,7 +342,7 @@ class ExecutionContext:
         self._runs = (bound, runs)
         if runs == 1:
             self._look_up(f"{engine.name.value}/run")
-        if self._captures and runs > 1:
+        if self._captures and runs > 1 and engine.name not in trt.uncapturable:
             trt.events.append(("captured itself" if runs == 2 else "replayed itself", engine.name.value))
         addresses = dict(self._addresses)
         if trt.recording is not None:

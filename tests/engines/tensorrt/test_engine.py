@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
 from vcut_trt.engines.tensorrt.module import Flavour, load
 from vcut_trt.engines.tensorrt.opener import PlanOpener
+from vcut_trt.engines.tensorrt.plan_choice import INVALID
 from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRuntime
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
 from vcut_trt.engines.workspace import Workspace
@@ -347,7 +349,7 @@ def test_the_stand_in_sees_broken_rules(rig: Rig) -> None:
 
 # What vcut_trt calls of each class; `standin` must have it and so must the real bindings.
 SURFACE = {
-    "Runtime": ["deserialize_cuda_engine"],
+    "Runtime": ["deserialize_cuda_engine", "get_engine_validity", "engine_header_size"],
     "ICudaEngine": [
         "num_io_tensors",
         "get_tensor_name",
@@ -365,12 +367,29 @@ SURFACE = {
         "cuda_graph_strategy",
     ],
     "IRuntimeCache": ["serialize", "deserialize"],
-    "IExecutionContext": ["set_device_memory", "set_input_shape", "set_tensor_address", "execute_async_v3"],
+    "IExecutionContext": [
+        "set_device_memory",
+        "set_input_shape",
+        "set_tensor_address",
+        "is_stream_capturable",
+        "execute_async_v3",
+    ],
+    "EngineValidity": ["VALID", "SUBOPTIMAL", "INVALID"],
+    "EngineInvalidityDiagnostics": [
+        "VERSION_MISMATCH",
+        "UNSUPPORTED_CC",
+        "OLD_CUDA_DRIVER",
+        "OLD_CUDA_RUNTIME",
+        "INSUFFICIENT_GPU_MEMORY",
+        "MALFORMED_ENGINE",
+        "CUDA_ERROR",
+    ],
     "DataType": ["FLOAT", "HALF", "BF16"],
     "ExecutionContextAllocationStrategy": ["STATIC", "USER_MANAGED"],
     "CudaGraphStrategy": ["DISABLED", "WHOLE_GRAPH_CAPTURE"],
     "ILogger": ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE", "log"],
 }
+OWN = {"name", "look_up"}  # what the stand-in has for itself
 OURS = {
     "ICudaEngine": "Engine",
     "IExecutionContext": "ExecutionContext",
@@ -383,7 +402,7 @@ OURS = {
 def test_the_real_bindings_have_what_the_stand_in_has(name: str, nano_bundle: Bundle) -> None:
     real = getattr(load(Flavour.RTX), name)
     ours = getattr(standin, OURS.get(name, name))
-    public = {key for key in vars(ours) if not key.startswith("_")} - {"name"}
+    public = {key for key in vars(ours) if not key.startswith("_")} - OWN
     assert public <= set(SURFACE[name]), "the stand-in has more than it is checked for"
     for member in SURFACE[name]:
         assert hasattr(real, member), member
@@ -391,6 +410,39 @@ def test_the_real_bindings_have_what_the_stand_in_has(name: str, nano_bundle: Bu
         if parameters is not None and hasattr(ours, member):
             taken = getattr(ours, member).__code__.co_argcount
             assert any(taken == count for count in parameters), (member, taken, parameters)
+        if isinstance(getattr(ours, member), Enum) and isinstance(getattr(ours, member).value, int):
+            assert getattr(ours, member).value == int(getattr(real, member)), member
+
+
+def test_what_a_plan_may_be_found_invalid_for_is_all_known(nano_bundle: Bundle) -> None:
+    assert set(INVALID) == set(load(Flavour.RTX).EngineInvalidityDiagnostics.__members__)
+
+
+def test_where_no_context_fits_fewer_engines_are_loaded(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.trt.room_for_contexts = 5  # of 3 + 2 * 2
+    with rig.pipeline() as pipeline:
+        video(pipeline)
+        assert pipeline.residency is Residency.STAGED
+    assert "could not be allocated" in caplog.text
+
+
+def test_a_graph_that_cuda_cannot_capture_runs_without_and_says_so(
+    rig: Rig, expected: dict[int, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.trt.uncapturable = {GraphName.UNET_CFG}
+    with rig.pipeline() as pipeline:
+        for _ in range(3):
+            assert torch.equal(video(pipeline), expected[3])
+    assert "unet_cfg runs without a CUDA graph" in caplog.text
+    assert "unet_single runs without" not in caplog.text
+
+
+def test_rtx_replays_from_the_third_run_on(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    rig = Rig(bundles["rtx"], tmp_path)
+    with rig.pipeline() as pipeline:
+        for seed in range(4):
+            video(pipeline, seed=seed)
+    assert rig.count("replayed itself")["image_encoder"] == 4 - 2
 
 
 def _parameters(member: Any) -> set[int] | None:

@@ -1,8 +1,9 @@
-"""Runtimes over the stand-in, without a pipeline: what lives how long, what is kept, what TensorRT says when it fails."""
+"""Runtimes over the stand-in, without a pipeline: what lives how long, what is kept, what TensorRT says."""
 
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from tests.engines.tensorrt import standin
 from tests.engines.tensorrt.standin import StandIn
-from vcut_trt.engines.tensorrt.runtime import PlanRuntime, RtxRuntime
+from vcut_trt.engines.tensorrt.runtime import Judgement, PlanRuntime, RtxRuntime
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile
+from vcut_trt.errors import DeviceMemoryError
 from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 
@@ -105,3 +107,37 @@ def test_what_a_first_run_compiles_is_kept_for_the_next_process(trt: StandIn, tm
     run(trt, another.new_context(engine_of(another, GUIDED, tmp_path), "unet_cfg"))
     assert count(trt, "kernels compiled") == 0
     del context  # before its runtime goes, with the cache
+
+
+def test_a_context_that_gpu_memory_has_no_room_for_is_an_error_of_memory(trt: StandIn, tmp_path: Path) -> None:
+    runtime = rtx(trt, tmp_path / "kernels.cache")
+    trt.room_for_contexts = 0
+    with pytest.raises(DeviceMemoryError, match="cannot create a context of unet_cfg: .*could not be allocated"):
+        runtime.new_context(engine_of(runtime, GUIDED, tmp_path), "unet_cfg")
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_rtx_says_which_graph_it_does_not_capture(
+    cuda_graphs: bool, trt: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = rtx(trt, tmp_path / "kernels.cache", cuda_graphs=cuda_graphs)
+    trt.uncapturable = {GUIDED}
+    for name in (GUIDED, SINGLE):
+        engine = engine_of(runtime, name, tmp_path)
+        context = runtime.new_context(engine, name.value)
+        runtime.repeatable(lambda: None, engine, context, name.value)
+        del context
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * cuda_graphs
+    assert ("unet_cfg runs without a CUDA graph: TensorRT cannot capture it" in caplog.text) is cuda_graphs
+
+
+def test_a_plan_is_judged_by_its_first_bytes(trt: StandIn, tmp_path: Path) -> None:
+    runtime = rtx(trt, tmp_path / "kernels.cache")
+    plan = tmp_path / "unet_cfg.plan"
+    plan.write_bytes(f"{standin.PLAN}unet_cfg".encode() + b"." * 1000)
+    assert runtime.judge(plan) == Judgement(validity="VALID")
+    trt.diagnostics = 4 | 2 | 1024
+    assert runtime.judge(plan).diagnostics == ("UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "1024")
+    plan.write_bytes(b"something else")
+    trt.diagnostics = 0
+    assert runtime.judge(plan) == Judgement(validity="INVALID", diagnostics=("MALFORMED_ENGINE",))

@@ -62,7 +62,7 @@ class TensorRTEngine(BaseEngine):
             if not context.execute_async_v3(stream):
                 raise runtime.error(f"TensorRT could not run {name}")
 
-        return runtime.repeatable(enqueue, self._engine, name)
+        return runtime.repeatable(enqueue, self._engine, context, name)
 
     def _free(self) -> None:
         self._engine = None

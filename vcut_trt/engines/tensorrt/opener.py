@@ -11,7 +11,7 @@ from vcut_trt.engines.opener import BaseOpener, EngineOptions
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
 from vcut_trt.engines.tensorrt.gpu import describe_gpu
 from vcut_trt.engines.tensorrt.module import Flavour, installed_version, load
-from vcut_trt.engines.tensorrt.plan_choice import check_plans
+from vcut_trt.engines.tensorrt.plan_choice import check_headers, check_plans
 from vcut_trt.engines.tensorrt.runtime import ClassicRuntime, PlanRuntime, RtxRuntime
 from vcut_trt.engines.tensorrt.runtime_cache import RuntimeCacheFile, cache_folder, cache_path
 from vcut_trt.engines.workspace import Workspace
@@ -68,4 +68,5 @@ def open_plans(bundle: Bundle, plans: PlanSet, device: torch.device, options: En
         runtime = RtxRuntime(trt, workspace, cuda_graphs=options.cuda_graphs, cache=cache)
     else:
         runtime = ClassicRuntime(trt, workspace, cuda_graphs=options.cuda_graphs)
+    check_headers(bundle, plans, gpu, runtime)
     return PlanOpener(bundle, plans, runtime, layout)

@@ -1,10 +1,14 @@
 """Which of a bundle's plans run on this GPU, and why not, before anything is loaded.
 
 The checks, in this order: the files and their hashes, the TensorRT that is installed (flavour, exact version), the
-GPU's compute capability, its free memory. Each failure names the command that mends it.
+GPU's compute capability, its free memory; then, once TensorRT is loaded, what it says of each plan's first bytes. Each
+failure names the command that mends it.
 """
 
 from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanSet
@@ -13,6 +17,22 @@ from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
 from vcut_trt.spec.residency import Layout, Residency, layouts
+
+if TYPE_CHECKING:
+    from vcut_trt.engines.tensorrt.runtime import PlanRuntime
+
+logger = logging.getLogger(__name__)
+
+INVALID = {
+    "VERSION_MISMATCH": "another version of TensorRT for RTX built it; install that version",
+    "UNSUPPORTED_CC": "it was built for GPUs of another compute capability",
+    "OLD_CUDA_DRIVER": "the driver is too old for it; update the driver (docs/gpu.md has the releases)",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it; install the extra rtx again, of one version",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it; end other programs on the GPU",
+    "MALFORMED_ENGINE": "it is no plan of this TensorRT",
+    "CUDA_ERROR": "CUDA's driver and runtime do not work together here; `vcut doctor` looks at both",
+}
+"""What each of TensorRT's diagnostics of an invalid plan means for a user, and the remedy."""
 
 
 def flavours_of(bundle: Bundle, gpu: Gpu) -> list[Flavour | None]:
@@ -51,6 +71,30 @@ def check_plans(bundle: Bundle, plans: PlanSet, gpu: Gpu, installed: Installed, 
     if reason is not None:
         raise EngineError(reason)
     return choose_layout(bundle, plans, gpu, residency)
+
+
+def check_headers(bundle: Bundle, plans: PlanSet, gpu: Gpu, runtime: PlanRuntime) -> None:
+    """What TensorRT itself says of each plan, from its first bytes.
+
+    Raises:
+        EngineError: A plan does not run here; the message has the remedy.
+        DeviceMemoryError: The GPU is too small for it.
+    """
+    for name, plan in plans.plans.items():
+        path = bundle.path(plan.file)
+        judgement = runtime.judge(path)
+        if judgement is None or judgement.validity == "VALID":
+            continue
+        if judgement.validity == "SUBOPTIMAL":
+            logger.warning("%s may be slow on this GPU. Build plans for it: %s", path, _build(bundle))
+            continue
+        reasons = [INVALID.get(cause, f"TensorRT gives diagnostics {cause}") for cause in judgement.diagnostics]
+        reason = "; ".join(reasons) or judgement.said or "TensorRT gives no reason"
+        short = judgement.diagnostics == ("INSUFFICIENT_GPU_MEMORY",)
+        raise (DeviceMemoryError if short else EngineError)(
+            f"{path}, the plan of {name.value}, does not run here, on {gpu.name} with a driver for CUDA "
+            f"{gpu.driver_major}: {reason.rstrip('.')}. Or build again: {_build(bundle)}"
+        )
 
 
 def why_not(bundle: Bundle, plans: PlanSet, gpu: Gpu, installed: Installed) -> str | None:

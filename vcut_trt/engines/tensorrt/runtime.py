@@ -14,6 +14,7 @@ import logging
 import mmap
 from abc import ABC, abstractmethod
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,8 +28,17 @@ from vcut_trt.errors import DeviceMemoryError, EngineError
 
 logger = logging.getLogger(__name__)
 
-OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryallocation")
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryallocation", "could not be allocated")
 KEPT_MESSAGES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What TensorRT says of a plan before it is loaded, told from its first bytes."""
+
+    validity: str  # a member of EngineValidity: VALID, SUBOPTIMAL, INVALID
+    diagnostics: tuple[str, ...] = ()  # members of EngineInvalidityDiagnostics; bits that have no name, as a number
+    said: str = ""  # its words: an invalid plan may have no diagnostics at all, as where CUDA does not start
 
 
 class PlanRuntime(ABC):
@@ -48,6 +58,10 @@ class PlanRuntime(ABC):
         self._logger = _new_logger(trt, self._messages)
         with workspace.on_device():
             self._runtime: Any = trt.Runtime(self._logger)
+
+    def judge(self, _plan: Path) -> Judgement | None:
+        """What TensorRT says of a plan's first bytes; None where it says nothing of them, as classic TensorRT."""
+        return None
 
     def deserialize(self, plan: Path) -> Any:
         """Load a plan's weights onto the GPU: an `ICudaEngine`.
@@ -85,8 +99,8 @@ class PlanRuntime(ABC):
         """The context, or None."""
 
     @abstractmethod
-    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
-        """A launch of `run`, which is called again and again; `name` is for messages."""
+    def repeatable(self, run: Launch, engine: Any, context: Any, name: str) -> Launch:
+        """A launch of `run`, which is called again and again, on a context that has all its addresses."""
 
     def keep_compiled(self) -> None:  # noqa: B027  # not abstract: classic TensorRT compiles nothing at run time
         """Keep what was compiled by now, for contexts and for their first runs."""
@@ -117,7 +131,7 @@ class ClassicRuntime(PlanRuntime):
     def _create_context(self, engine: Any, name: str) -> Any:
         return engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
-    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
+    def repeatable(self, run: Launch, engine: Any, context: Any, name: str) -> Launch:
         """See `PlanRuntime`."""
         return CapturedLaunch(run, self.workspace.capture, name) if self._graphs_for(engine, name) else run
 
@@ -143,8 +157,22 @@ class RtxRuntime(PlanRuntime):
             self._configs[context] = config
         return context
 
-    def repeatable(self, run: Launch, engine: Any, name: str) -> Launch:
-        """See `PlanRuntime`: the context captures by itself."""
+    def judge(self, plan: Path) -> Judgement | None:
+        """See `PlanRuntime`."""
+        self._messages.clear()
+        with plan.open("rb") as file, self.workspace.on_device():
+            validity, bits = self._runtime.get_engine_validity(file.read(self._runtime.engine_header_size))
+        flags = {int(flag.value): name for name, flag in self.trt.EngineInvalidityDiagnostics.__members__.items()}
+        known = tuple(name for bit, name in sorted(flags.items()) if int(bits) & bit)
+        unknown = int(bits) & ~sum(flags)
+        diagnostics = (*known, str(unknown)) if unknown else known
+        return Judgement(validity=validity.name, diagnostics=diagnostics, said=" ".join(self._messages))
+
+    def repeatable(self, run: Launch, engine: Any, context: Any, name: str) -> Launch:
+        """See `PlanRuntime`: the context captures by itself, where it can. TensorRT does not say where it cannot."""
+        captures = self.cuda_graphs and engine.streamable_weights_size == 0
+        if captures and not context.is_stream_capturable(self.workspace.stream_handle):
+            logger.warning("%s runs without a CUDA graph: TensorRT cannot capture it. Build its plan again", name)
         return run
 
     def keep_compiled(self) -> None:
