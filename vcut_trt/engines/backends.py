@@ -48,7 +48,8 @@ def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoi
         device: `auto`, or a torch device: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        EngineError: The backend cannot run here, or the bundle has nothing for it.
+        EngineError: The backend cannot run here, or the bundle has nothing for it; or there is a GPU, `auto` would
+            take it, and PyTorch cannot use it.
         ConfigError: There is no such device.
     """
     import torch
@@ -58,7 +59,7 @@ def choose_backend(bundle: Bundle, backend: Backend, device: str) -> BackendChoi
     asked = None if device == "auto" else parse_device(device)
     has_gpu = torch.cuda.is_available()
     on_gpu = has_gpu if asked is None else asked.type == "cuda"
-    where = asked or torch.device("cuda" if has_gpu else "cpu")
+    where = asked or parse_device("auto")
     found = f"{device} was asked for" if asked else "a CUDA GPU was found" if has_gpu else "no CUDA GPU was found"
     if backend is Backend.TENSORRT and not on_gpu:
         raise EngineError(f"TensorRT plans run on a CUDA GPU: {found}. Use --backend onnxruntime.")

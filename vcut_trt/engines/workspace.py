@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.engines.cuda_graph import GraphPool
+from vcut_trt.engines.driver import refuse_idle_gpu, why_torch_sees_no_gpu
 from vcut_trt.engines.launch import Launch
 from vcut_trt.errors import ConfigError, DeviceMemoryError, EngineError, first_line
 from vcut_trt.spec.interface import TensorSpec
@@ -36,9 +37,11 @@ def parse_device(name: str) -> torch.device:
 
     Raises:
         ConfigError: It is not the name of such a device.
-        EngineError: It is not there.
+        EngineError: It is not there; or, for `auto`, there is a GPU that PyTorch cannot use.
     """
     if name == "auto":
+        if not torch.cuda.is_available():
+            refuse_idle_gpu()
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -47,7 +50,9 @@ def parse_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"cannot run on {name!r}; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise EngineError(f"there is no {name} here: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+        reason = None if torch.cuda.is_available() else why_torch_sees_no_gpu()
+        seen = f"there is no {name} here: PyTorch sees {torch.cuda.device_count()} CUDA GPUs"
+        raise EngineError(f"{seen}; {reason}" if reason else seen)
     return device
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
 
-from vcut_trt.errors import EngineError
-
-DRIVER_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+from vcut_trt.engines.driver import driver_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +36,5 @@ def describe_gpu(device: torch.device) -> Gpu:
         name=properties.name,
         compute_capability=(properties.major, properties.minor),
         free_bytes=free,
-        driver_major=_driver_version() // 1000,
+        driver_major=driver_version() // 1000,
     )
-
-
-def _driver_version() -> int:
-    """`cuDriverGetVersion`: 13000 for CUDA 13.0. PyTorch offers it under a private name only."""
-    for name in DRIVER_LIBRARIES:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        version = ctypes.c_int()
-        if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
-            return version.value
-    raise EngineError("the NVIDIA driver does not tell its version; is it installed whole?")

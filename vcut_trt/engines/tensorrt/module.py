@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from types import ModuleType
 
+from vcut_trt.engines.driver import why_torch_sees_no_gpu
 from vcut_trt.engines.tensorrt.targets import Target, TargetKind, has_cuda_gpu
 from vcut_trt.errors import BuildError
 
@@ -61,9 +62,9 @@ def choose_flavour(choice: FlavourChoice, targets: tuple[Target, ...]) -> Flavou
     """
     native = all(target.kind is TargetKind.NATIVE for target in targets)
     if native and not has_cuda_gpu():
-        raise BuildError(
-            "--target native builds for the GPU of this machine, and there is none. Name one: --target a10"
-        )
+        reason = why_torch_sees_no_gpu()
+        none = f"this one cannot be used: {reason}" if reason else "there is none."
+        raise BuildError(f"--target native builds for the GPU of this machine, and {none} Name one: --target a10")
     if choice is FlavourChoice.AUTO:
         flavour = Flavour.CLASSIC if native and installed(Flavour.CLASSIC) else Flavour.RTX
     else:
