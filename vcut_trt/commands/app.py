@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vcut_trt.commands import bundles, serving, videos
+from vcut_trt.commands.doctor import doctor as examine
 from vcut_trt.version import installed_version
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ serve = app.command()(serving.serve)
 keys = app.command()(serving.keys)
 batch = app.command()(serving.batch)
 triton = app.command()(serving.triton)
+doctor = app.command(name="doctor")(examine)
 
 
 def main() -> None:

@@ -265,7 +265,8 @@ def test_a_launch_keeps_what_lies_at_its_addresses(rig: Rig) -> None:
         del tensors, tensor
         gc.collect()
         _reused = [torch.full((64 * 128 * 3,), 9.0) for _ in range(50)]
-        launch()
+        with rig.workspace.running():
+            launch()
         assert torch.equal(output, wanted)
     with pytest.raises(EngineError, match="closed"):
         launch()

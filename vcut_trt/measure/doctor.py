@@ -1,0 +1,230 @@
+"""What this machine has for making videos, what of it works, and what mends the rest: `vcut doctor`.
+
+Everything is tried, not only looked up: a small tensor, a session of one node, an engine of one layer. What is missing
+and not needed here is a note; what is there and does not work is bad, and has a remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+
+from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.memory import GIB
+from vcut_trt.engines import driver as drivers
+from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.onnxruntime_engine import PROVIDERS, RUNTIME_ERRORS
+from vcut_trt.engines.tensorrt import gpu as gpus
+from vcut_trt.engines.tensorrt import module, probe
+from vcut_trt.engines.tensorrt.module import INSTALL_HELP, Flavour
+from vcut_trt.engines.tensorrt.plan_choice import choose_layout
+from vcut_trt.engines.tensorrt.runtime_cache import cache_folder
+from vcut_trt.errors import EngineError, VcutError, first_line
+from vcut_trt.spec.residency import Residency
+from vcut_trt.work.progress import SILENT, Progress
+
+HUB_MODEL = "stabilityai/stable-video-diffusion-img2vid-xt"
+HUB_SECONDS = 10.0
+BIG_PIXELS = 256 * 256  # of a frame: beyond that a CPU takes hours for a video
+
+
+class State(str, Enum):
+    """What a finding means."""
+
+    OK = "ok"
+    NOTE = "note"  # missing, and not needed for what can be done here
+    BAD = "bad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the answer."""
+
+    subject: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """All of it."""
+
+    findings: tuple[Finding, ...]
+    can_run: bool | None  # the bundle; None where none was named
+
+
+def examine(bundle: Path | None, progress: Progress = SILENT) -> Examination:
+    """Look at this machine and, if one is named, at a bundle. No error of theirs is raised: it is a finding."""
+    found: list[Finding] = []
+    for title, look in (
+        ("driver and GPUs", _driver),
+        ("PyTorch", _torch),
+        ("ONNX Runtime", _onnx_runtime),
+        ("TensorRT", _tensorrt),
+        ("folders", _folders),
+        ("hub", _hub),
+    ):
+        with progress.stage(title):
+            found.extend(look())
+    if bundle is None:
+        return Examination(findings=tuple(found), can_run=None)
+    with progress.stage("bundle"):
+        of_bundle = list(_bundle(bundle))
+    can_run = all(finding.state is not State.BAD for finding in of_bundle)
+    return Examination(findings=(*found, *of_bundle), can_run=can_run)
+
+
+def _driver() -> Iterator[Finding]:
+    driver = drivers.ask_driver()
+    if driver is None or not (driver.gpus or driver.error):
+        what = "no NVIDIA driver" if driver is None else f"{driver}, and no GPU for this process"
+        yield Finding(subject="GPU", state=State.NOTE, found=f"{what}: videos are made on the CPU, plans can be built")
+        return
+    if driver.error:
+        text, _, remedy = str(drivers.why_torch_sees_no_gpu()).partition("; ")
+        yield Finding(subject="driver", state=State.BAD, found=text, remedy=remedy)
+        return
+    yield Finding(subject="driver", state=State.OK, found=str(driver))
+    for gpu in driver.gpus:
+        about = "compute capability {}.{}, {:.1f} GiB".format(*gpu.compute_capability, gpu.total_bytes / GIB)
+        yield Finding(subject="GPU", state=State.OK, found=f"{gpu.name}: {about}")
+
+
+def _torch() -> Iterator[Finding]:
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for the CPU"
+    version = f"{torch.__version__}, {built}"
+    if not torch.cuda.is_available():
+        reason = drivers.why_torch_sees_no_gpu()
+        if reason is None:
+            works = float(torch.ones(2).sum()) == 2.0
+            yield Finding(
+                subject="PyTorch", state=State.OK if works else State.BAD, found=f"{version}: runs on the CPU"
+            )
+        else:
+            remedy = "Update the driver, or install a PyTorch that fits it: see docs/gpu.md."
+            yield Finding(subject="PyTorch", state=State.BAD, found=reason, remedy=remedy)
+        return
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        try:
+            gpu = gpus.describe_gpu(device)
+            works = float(torch.ones(2, device=device).sum()) == 2.0
+        except (VcutError, RuntimeError) as error:
+            remedy = "End other programs on the GPU, or start this machine again; `nvidia-smi` lists them."
+            yield Finding(subject="PyTorch", state=State.BAD, found=f"{version}: {first_line(error)}", remedy=remedy)
+            continue
+        free = f"{gpu.name}, compute capability {gpu.capability}, {gpu.free_bytes / GIB:.1f} GiB free"
+        state = State.OK if works else State.BAD
+        yield Finding(subject="PyTorch", state=state, found=f"{version}: a small tensor on {device}: {free}")
+
+
+def _onnx_runtime() -> Iterator[Finding]:
+    wanted = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for kind in wanted:
+        subject, provider = "ONNX Runtime", PROVIDERS[kind]
+        version = f"{onnxruntime.__version__} on {kind}"
+        if provider not in onnxruntime.get_available_providers():
+            remedy = "pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu"
+            yield Finding(subject=subject, state=State.BAD, found=f"{version}: has no {provider}", remedy=remedy)
+            continue
+        try:
+            session = onnxruntime.InferenceSession(_one_node(), providers=[provider])
+            works = session.get_providers()[0] == provider and session.run(None, {"x": _numbers()})[0][0] == 0
+            why = "" if works else f": could not start its {provider}"
+        except RUNTIME_ERRORS as error:
+            works, why = False, f": {first_line(error)}"
+        remedy = (
+            "" if works else "Each version is built for one CUDA major version: docs/gpu.md says which go together."
+        )
+        state = State.OK if works else State.BAD
+        yield Finding(subject=subject, state=state, found=version + (why or ": a session of one node"), remedy=remedy)
+
+
+def _tensorrt() -> Iterator[Finding]:
+    for flavour in Flavour:
+        subject = f"TensorRT ({flavour.value})"
+        if not module.installed(flavour):
+            yield Finding(
+                subject=subject, state=State.NOTE, found="not installed", remedy=f"To use it, {INSTALL_HELP}."
+            )
+            continue
+        try:
+            yield Finding(subject=subject, state=State.OK, found=probe.try_tensorrt(flavour))
+        except EngineError as error:
+            extra = "rtx" if flavour is Flavour.RTX else "tensorrt"
+            remedy = f'Install it again: pip install --force-reinstall "vcut-trt[{extra}]"'
+            yield Finding(subject=subject, state=State.BAD, found=str(error), remedy=remedy)
+
+
+def _folders() -> Iterator[Finding]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for subject, folder, variable in (
+        ("kernel cache", cache_folder(), "VCUT_TRT_CACHE"),
+        ("checkpoints", Path(HF_HUB_CACHE), "HF_HUB_CACHE"),
+    ):
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if there.is_dir() and os.access(there, os.W_OK):
+            found = f"{folder}: can be written, {shutil.disk_usage(there).free / GIB:.1f} GiB free"
+            yield Finding(subject=subject, state=State.OK, found=found)
+        else:
+            remedy = f"Make {there} a folder that you can write to, or set {variable} to another one."
+            yield Finding(subject=subject, state=State.BAD, found=f"{folder}: cannot be written", remedy=remedy)
+
+
+def _hub() -> Iterator[Finding]:
+    import huggingface_hub
+
+    another_way = "Without the hub: --model FOLDER, in diffusers' layout, or --random-weights."
+    try:
+        huggingface_hub.HfApi().model_info(HUB_MODEL, timeout=HUB_SECONDS)
+    except Exception as error:  # noqa: BLE001  # whatever its client raises, it is a finding
+        found = f"{huggingface_hub.constants.ENDPOINT} cannot be reached: {first_line(error)}"
+        yield Finding(subject="hub", state=State.NOTE, found=found, remedy=another_way)
+        return
+    if huggingface_hub.get_token() is None:
+        remedy = f"Accept the licence on the page of {HUB_MODEL}, then: hf auth login"
+        yield Finding(subject="hub", state=State.NOTE, found="reachable, not logged in", remedy=remedy)
+        return
+    yield Finding(subject="hub", state=State.OK, found="reachable, logged in")
+
+
+def _bundle(root: Path) -> Iterator[Finding]:
+    try:
+        bundle = Bundle.open(root)
+        choice = choose_backend(bundle, Backend.AUTO, "auto")
+        layout = ""
+        if choice.plans is not None:
+            gpu = gpus.describe_gpu(choice.device)
+            layout = f", {choose_layout(bundle, choice.plans, gpu, Residency.AUTO).residency.value}"
+    except VcutError as error:
+        yield Finding(subject="bundle", state=State.BAD, found=f"{root} cannot run", remedy=str(error))
+        return
+    found = f"{root} runs on {choice.backend.value} on {choice.device}{layout}: {choice.reason}"
+    yield Finding(subject="bundle", state=State.OK, found=found)
+    video = bundle.manifest.video
+    if choice.device.type == "cpu" and video.height * video.width > BIG_PIXELS:
+        slow = f"a video of {video.frames} frames, {video.width} × {video.height}, takes hours on a CPU"
+        yield Finding(subject="bundle", state=State.NOTE, found=slow, remedy="Make it on a machine with a CUDA GPU.")
+
+
+def _one_node() -> bytes:
+    """y = relu(x)."""
+    edges = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", edges[:1], edges[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def _numbers() -> Any:
+    return torch.tensor([-1.0, 1.0]).numpy()
