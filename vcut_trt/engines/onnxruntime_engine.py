@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 
 from vcut_trt.bundle.bundle import Bundle, graph_spec
+from vcut_trt.engines.attention_scores import refuse_unfused_attention
 from vcut_trt.engines.base import BaseEngine, Engine
 from vcut_trt.engines.cuda_graph import CAPTURES
 from vcut_trt.engines.launch import Launch
@@ -176,10 +177,14 @@ class OnnxRuntimeOpener(BaseOpener):
 
         Raises:
             BundleError: The graph or its weights are missing or were changed.
+            DeviceMemoryError: The GPU has no room for what its attention makes.
         """
         if name not in self._verified:
             self._bundle.verify_graph(name)
             self._verified.add(name)
         path = self._bundle.path(self._bundle.manifest.graphs[name].file)
+        if self.workspace.device.type == "cuda":
+            free, _total = torch.cuda.mem_get_info(self.workspace.device)
+            refuse_unfused_attention(path, free, f"vcut build {self._bundle.root} --target native")
         spec = graph_spec(self._bundle, name)
         return OnnxRuntimeEngine(path, spec, self.workspace, cuda_graphs=self.cuda_graphs)
