@@ -90,7 +90,7 @@ def _runs(context: Any) -> bool:
 
 
 def _quiet_logger(trt: Any, said: list[str]) -> Any:
-    class Logger(trt.ILogger):  # a class of whichever module is loaded
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of whichever module is loaded
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
