@@ -151,12 +151,12 @@ def _onnx_runtime() -> Iterator[Finding]:
 
 
 def _tensorrt() -> Iterator[Finding]:
+    has_one = any(map(module.installed, Flavour))  # and one is enough
     for flavour in Flavour:
         subject = f"TensorRT ({flavour.value})"
         if not module.installed(flavour):
-            yield Finding(
-                subject=subject, state=State.NOTE, found="not installed", remedy=f"To use it, {INSTALL_HELP}."
-            )
+            remedy = "" if has_one else f"To use it, {INSTALL_HELP}."
+            yield Finding(subject=subject, state=State.NOTE, found="not installed", remedy=remedy)
             continue
         try:
             yield Finding(subject=subject, state=State.OK, found=probe.try_tensorrt(flavour))
