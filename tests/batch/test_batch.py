@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ def engines(nano_bundle: Bundle) -> Iterator[VCutPipeline]:
 @pytest.fixture
 def opened_once(engines: VCutPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs share their engines, which take longer to open than a clip to make."""
-    monkeypatch.setattr(VCutPipeline, "from_choice", lambda *_arguments: nullcontext(engines))
+    monkeypatch.setattr(VCutPipeline, "from_choice", lambda *_arguments: engines)
+    monkeypatch.setattr(VCutPipeline, "__exit__", lambda *_arguments: None)
 
 
 def images_in(folder: Path, *names: str) -> Path:

@@ -12,13 +12,12 @@ from tests.conftest import NANO_VIDEO, exported
 from tests.models import NANO, checkpoint
 from tests.parity.stock import cut_oracle, parts, stock_pipeline
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.engines.torch_engine import Execution
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.samples import sample_images
-from vcut_trt.pretrained import pipeline_of
+from vcut_trt.pretrained import PretrainedConfig, pipeline_of
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 
 LEVEL = 1 / 255  # of 8-bit colour
@@ -46,16 +45,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         bundle = exported(tmp_path_factory, "pair", videos=2, cross_attention=CrossAttention.EXACT)
         made = VCutPipeline.from_bundle(bundle)
     else:
-        made = pipeline_of(
-            checkpoint(),
-            Workspace(torch.device("cpu")),
-            video=replace(NANO_VIDEO, videos=2),
-            precision=Precision.FP32,
-            cross_attention=CrossAttention.EXACT,
-            cfg=CfgMode.BATCHED,
-            execution=Execution.EAGER,
-            cut_step=17,
+        config = PretrainedConfig(
+            video=replace(NANO_VIDEO, videos=2), precision=Precision.FP32, cross_attention=CrossAttention.EXACT
         )
+        made = pipeline_of(checkpoint(), Workspace(torch.device("cpu")), config)
     with made as pipeline:
         yield pipeline
 
