@@ -18,12 +18,11 @@ import torch
 
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
-from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS, Architecture
+from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS, Architecture, check_architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.errors import CheckpointError, ConfigError
-from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.video import LATENT_CHANNELS, VAE_SCALE, VideoSpec, default_decode_chunk
+from vcut_trt.spec.video import VideoSpec, default_decode_chunk
 from vcut_trt.work.files import sha256_of
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class FolderCheckpoint:
         configs = {part: _read_config(folder, part) for part in CONFIG_FILES}
         for part in MODEL_PARTS:
             self._variant(part)
-        _check_architecture(folder, configs)
+        check_architecture(folder, configs)
         self.frames = int(configs["unet"]["num_frames"])
         self.height, self.width = DEFAULT_HEIGHT, DEFAULT_WIDTH
         self.embedding_width = int(configs["image_encoder"]["projection_dim"])
@@ -248,29 +247,6 @@ def _read_config(folder: Path, part: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no configuration: expected a JSON object")
     return config
-
-
-def _check_architecture(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
-    """Refuse what would trace into a graph that means something else."""
-    unet, vae, clip, scheduler = (configs[part] for part in ("unet", "vae", "image_encoder", "scheduler"))
-    expected = [
-        ("unet/_class_name", unet.get("_class_name"), "UNetSpatioTemporalConditionModel"),
-        ("unet/in_channels", unet.get("in_channels"), 2 * LATENT_CHANNELS),
-        ("unet/out_channels", unet.get("out_channels"), LATENT_CHANNELS),
-        ("unet/cross_attention_dim", unet.get("cross_attention_dim"), clip.get("projection_dim")),
-        ("vae/_class_name", vae.get("_class_name"), "AutoencoderKLTemporalDecoder"),
-        ("vae/latent_channels", vae.get("latent_channels"), LATENT_CHANNELS),
-        ("vae/pixels per latent", 2 ** (len(vae.get("block_out_channels", ())) - 1), VAE_SCALE),
-        ("image_encoder/image_size", clip.get("image_size"), CLIP_SIZE),
-        ("scheduler/_class_name", scheduler.get("_class_name"), "EulerDiscreteScheduler"),
-        ("scheduler/prediction_type", scheduler.get("prediction_type"), "v_prediction"),
-        ("scheduler/timestep_type", scheduler.get("timestep_type"), "continuous"),
-    ]
-    for name, came, wanted in expected:
-        if came != wanted:
-            raise CheckpointError(f"{folder} is not of the SVD architecture: {name} is {came!r}, expected {wanted!r}")
-    if not isinstance(unet.get("num_frames"), int):
-        raise CheckpointError(f"{folder} is not of the SVD architecture: unet/num_frames is missing")
 
 
 def _download(hub_id: str, revision: str | None, precision: Precision) -> Path:

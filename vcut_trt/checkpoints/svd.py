@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from vcut_trt.errors import CheckpointError
+from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import LATENT_CHANNELS, VAE_SCALE
 
 HUB_IDS: Mapping[str, str] = {
     "svd": "stabilityai/stable-video-diffusion-img2vid",
@@ -105,3 +109,30 @@ SVD = _svd(frames=14)
 SVD_XT = _svd(frames=25)
 
 FAMILY: Mapping[str, Architecture] = {"svd": SVD, "svd-xt": SVD_XT, "svd-xt-1.1": SVD_XT}
+
+
+def check_architecture(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse what would trace into a graph that means something else.
+
+    Raises:
+        CheckpointError: A configuration is not of this family; the message names the value.
+    """
+    unet, vae, clip, scheduler = (configs[part] for part in ("unet", "vae", "image_encoder", "scheduler"))
+    expected = [
+        ("unet/_class_name", unet.get("_class_name"), "UNetSpatioTemporalConditionModel"),
+        ("unet/in_channels", unet.get("in_channels"), 2 * LATENT_CHANNELS),
+        ("unet/out_channels", unet.get("out_channels"), LATENT_CHANNELS),
+        ("unet/cross_attention_dim", unet.get("cross_attention_dim"), clip.get("projection_dim")),
+        ("vae/_class_name", vae.get("_class_name"), "AutoencoderKLTemporalDecoder"),
+        ("vae/latent_channels", vae.get("latent_channels"), LATENT_CHANNELS),
+        ("vae/pixels per latent", 2 ** (len(vae.get("block_out_channels", ())) - 1), VAE_SCALE),
+        ("image_encoder/image_size", clip.get("image_size"), CLIP_SIZE),
+        ("scheduler/_class_name", scheduler.get("_class_name"), "EulerDiscreteScheduler"),
+        ("scheduler/prediction_type", scheduler.get("prediction_type"), "v_prediction"),
+        ("scheduler/timestep_type", scheduler.get("timestep_type"), "continuous"),
+    ]
+    for name, came, wanted in expected:
+        if came != wanted:
+            raise CheckpointError(f"{folder} is not of the SVD architecture: {name} is {came!r}, expected {wanted!r}")
+    if not isinstance(unet.get("num_frames"), int):
+        raise CheckpointError(f"{folder} is not of the SVD architecture: unet/num_frames is missing")
