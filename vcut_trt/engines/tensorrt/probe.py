@@ -6,6 +6,7 @@ does not fit the driver may end the process, and because two TensorRTs need not 
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -103,8 +104,11 @@ def _quiet_logger(trt: Any, said: list[str]) -> Any:
 
 def main() -> None:
     """Print one line: what was done, or, on stderr, why not."""
+    parser = argparse.ArgumentParser(description="Try a TensorRT, in a process of its own.")
+    parser.add_argument("flavour", choices=[flavour.value for flavour in Flavour])
+    flavour = Flavour(parser.parse_args().flavour)
     try:
-        print(probe(Flavour(sys.argv[1])))
+        print(probe(flavour))
     except VcutError as error:
         sys.exit(str(error))
     except (AttributeError, RuntimeError, TypeError) as error:  # a TensorRT that lacks what others have
