@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.errors import EngineError
 from vcut_trt.measure import doctor
 from vcut_trt.measure.doctor import Examination, Finding, State, examine
+from vcut_trt.spec.interface import GraphName
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,9 @@ def test_an_a10_says_which_residency_fits(
 ) -> None:
     card(monkeypatch, free_gib * GIB)
     bundle = with_plans(nano_bundle, tmp_path, *plan_records(tmp_path, "sm86"))
+    for record in bundle.manifest.configs:
+        (bundle.root / record.path).parent.mkdir()
+        shutil.copyfile(nano_bundle.root / record.path, bundle.root / record.path)
     monkeypatch.setattr(Bundle, "open", lambda _root: bundle)
     examination = examine(bundle.root)
     (finding,) = of(examination, "bundle")
@@ -111,6 +116,19 @@ def test_a_broken_tensorrt_has_a_remedy(nano_bundle: Bundle, monkeypatch: pytest
     assert finding.remedy == 'Install it again: pip install --force-reinstall "vcut-trt[rtx]"'
     (missing,) = of(examination, "TensorRT (classic)")
     assert (missing.state, missing.remedy) == (State.NOTE, "")  # one is enough
+
+
+@pytest.mark.parametrize("of_it", ["graph", "weights", "configuration"])
+def test_a_bundle_whose_files_were_changed_cannot_run(nano_bundle: Bundle, tmp_path: Path, of_it: str) -> None:
+    """The manifest alone would say that it can."""
+    root = tmp_path / "bundle"
+    shutil.copytree(nano_bundle.root, root)
+    graph = nano_bundle.manifest.graphs[GraphName.UNET_SINGLE]
+    record = {"graph": graph.file, "weights": graph.weights, "configuration": nano_bundle.manifest.configs[0]}[of_it]
+    (root / record.path).write_bytes(b"other")
+    examination = examine(root)
+    assert (bad(examination), examination.can_run) == (["bundle"], False)
+    assert f"{record.path} was changed" in of(examination, "bundle")[0].remedy
 
 
 def test_every_bad_line_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.memory import GIB
 from vcut_trt.engines import driver as drivers
-from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend
 from vcut_trt.engines.onnxruntime_engine import PROVIDERS, RUNTIME_ERRORS
 from vcut_trt.engines.tensorrt import gpu as gpus
 from vcut_trt.engines.tensorrt import module, probe
@@ -207,6 +207,7 @@ def _bundle(root: Path) -> Iterator[Finding]:
         if choice.plans is not None:
             gpu = gpus.describe_gpu(choice.device)
             layout = f", {choose_layout(bundle, choice.plans, gpu, Residency.AUTO).residency.value}"
+        _verify(bundle, choice)
     except VcutError as error:
         yield Finding(subject="bundle", state=State.BAD, found=f"{root} cannot run", remedy=str(error))
         return
@@ -216,6 +217,20 @@ def _bundle(root: Path) -> Iterator[Finding]:
     if choice.device.type == "cpu" and video.height * video.width > BIG_PIXELS:
         slow = f"a video of {video.frames} frames, {video.width} × {video.height}, takes hours on a CPU"
         yield Finding(subject="bundle", state=State.NOTE, found=slow, remedy="Make it on a machine with a CUDA GPU.")
+
+
+def _verify(bundle: Bundle, choice: BackendChoice) -> None:
+    """Compare what would be opened with its hashes: the manifest alone says nothing of what became of the files.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+    """
+    bundle.verify_configs()
+    if choice.plans is not None:
+        bundle.verify(*(plan.file for plan in choice.plans.plans.values()))
+        return
+    for name in bundle.manifest.graphs:
+        bundle.verify_graph(name)
 
 
 def _one_node() -> bytes:
