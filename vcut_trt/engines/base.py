@@ -8,7 +8,7 @@ A launch only enqueues. Its addresses never change, so that a CUDA graph of it s
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
@@ -21,6 +21,7 @@ from vcut_trt.engines.launch import ClosableLaunch, Launch
 from vcut_trt.engines.workspace import ALIGNMENT_BYTES, Workspace
 from vcut_trt.errors import EngineError
 from vcut_trt.spec.interface import GraphSpec, TensorSpec
+from vcut_trt.work.closing import Closing
 
 
 class Engine(Protocol):
@@ -54,7 +55,7 @@ class Engine(Protocol):
         """Close the engine."""
 
 
-class BaseEngine(ABC):
+class BaseEngine(Closing):
     """What all engines share: the checks, and calls in terms of `bind`."""
 
     def __init__(self, spec: GraphSpec, workspace: Workspace) -> None:
@@ -121,16 +122,6 @@ class BaseEngine(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("this engine is closed")
-
-    def __enter__(self) -> Engine:
-        """Open the context."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the engine."""
-        self.close()
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], device: torch.device) -> None:

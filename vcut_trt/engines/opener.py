@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout, Residency
+from vcut_trt.work.closing import Closing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,7 +61,7 @@ class EngineOpener(Protocol):
         """Close the opener."""
 
 
-class BaseOpener(ABC):
+class BaseOpener(Closing, ABC):
     """What openers share. See `EngineOpener`."""
 
     def __init__(self, workspace: Workspace, layout: Layout, *, cuda_graphs: bool) -> None:
@@ -80,18 +81,8 @@ class BaseOpener(ABC):
     def open(self, name: GraphName) -> Engine:
         """See `EngineOpener.open`."""
 
-    def keep_compiled(self) -> None:  # noqa: B027  # as for close
+    def keep_compiled(self) -> None:
         """See `EngineOpener.keep_compiled`."""
 
-    def close(self) -> None:  # noqa: B027  # not abstract: most have nothing of their own to free
+    def close(self) -> None:  # not abstract: most have nothing of their own to free
         """See `EngineOpener.close`."""
-
-    def __enter__(self) -> Self:
-        """Open the context."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the opener."""
-        self.close()

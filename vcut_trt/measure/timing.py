@@ -14,8 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +25,7 @@ from vcut_trt.engines.opener import EngineOpener
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import Layout
 from vcut_trt.spec.steps import STEP_KINDS, Stage
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from vcut_trt.work.closing import Closing
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -186,7 +183,7 @@ def _stage_seconds(spent: Mapping[GraphName, float], stage: Stage) -> float:
     return sum(spent[kind.graph] for kind in STEP_KINDS.values() if kind.stage is stage)
 
 
-class TimedEngine:
+class TimedEngine(Closing):
     """An engine whose launches are timed. See `engines.base.Engine`."""
 
     def __init__(self, name: GraphName, engine: Engine, stopwatch: Stopwatch) -> None:
@@ -209,18 +206,8 @@ class TimedEngine:
         """See `Engine.close`."""
         self._engine.close()
 
-    def __enter__(self) -> Engine:
-        """Open the context."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the engine."""
-        self.close()
-
-
-class TimedOpener:
+class TimedOpener(Closing):
     """An opener whose engines are timed. See `engines.opener.EngineOpener`."""
 
     def __init__(self, opener: EngineOpener, stopwatch: Stopwatch) -> None:
@@ -245,16 +232,6 @@ class TimedOpener:
     def close(self) -> None:
         """See `EngineOpener.close`."""
         self._opener.close()
-
-    def __enter__(self) -> Self:
-        """Open the context."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the opener."""
-        self.close()
 
 
 def interleaved(items: Iterable[Item], rounds: int) -> Iterator[tuple[int, Item]]:

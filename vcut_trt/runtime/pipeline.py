@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +52,7 @@ from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.closing import Closing
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler
@@ -76,7 +76,7 @@ class _Call:
     generator: torch.Generator | list[torch.Generator] | None
 
 
-class VCutPipeline:
+class VCutPipeline(Closing):
     """Image-to-video with a cut. Close it, or use it in a `with` block, to free its engines.
 
     Calls from several threads wait for each other: the engines share their tensors.
@@ -222,16 +222,6 @@ class VCutPipeline:
         """Free the engines, after a video that another thread is making."""
         with self._lock:
             self._engines.close()
-
-    def __enter__(self) -> VCutPipeline:
-        """Open the context."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Free the engines."""
-        self.close()
 
     @torch.inference_mode(False)  # tensors that outlive the call must not be inference tensors, whoever calls
     @torch.no_grad()
