@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.macs import Cost, UNetCost, Variant, other_costs, unet_cost
 from benchmarks.published import CUT_STEPS, PUBLISHED, SIZE, STEPS, UNCUT, Published
-from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.checkpoints.svd import FAMILY, Architecture
+from vcut_trt.measure.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.progress import SILENT, Advance, Progress
 

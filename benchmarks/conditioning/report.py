@@ -16,8 +16,8 @@ import torch
 from benchmarks.conditioning.variants import Variant
 from benchmarks.quality.report import LIBRARIES, Figure
 from benchmarks.subject import Subject
-from benchmarks.versions import installed_versions
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.versions import installed_versions
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.clip import LARGEST_SEED
 from vcut_trt.spec.precision import Precision

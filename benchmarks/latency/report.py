@@ -19,8 +19,8 @@ from benchmarks.latency.measure import Measured, Run
 from benchmarks.latency.work import Work
 from benchmarks.latency.work import as_json as work_as_json
 from benchmarks.matmul_rate import MatmulRate
-from benchmarks.versions import installed_versions
 from vcut_trt.measure.timing import Timing
+from vcut_trt.measure.versions import installed_versions
 
 LIBRARIES = ("torch", "diffusers", "transformers", "onnxruntime", "onnxruntime-gpu", "DeepCache", "tgate")
 

@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.quality.elbow import elbow
 from benchmarks.subject import Subject
-from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule

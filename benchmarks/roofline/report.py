@@ -19,8 +19,8 @@ from benchmarks.published import SIZE, STEPS, UNCUT
 from benchmarks.roofline.cards import CARDS, Card
 from benchmarks.roofline.published import CALIBRATION, LATENCIES, PublishedLatency
 from benchmarks.roofline.work import UNetWork, Work, other_work, unet_work, video_work
-from benchmarks.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.checkpoints.svd import FAMILY
+from vcut_trt.measure.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.work.progress import SILENT, Progress
 
 MODELS = ("svd-xt", "svd")  # SVD-XT 1.1 has the architecture of SVD-XT

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from benchmarks.vbench.jobs import Job, Maker, Shard, jobs_of, make_videos, pending, working_in
 from benchmarks.vbench.record import LIBRARIES, VIDEOS, RunRecord, RunSettings, begin_or_resume
 from benchmarks.vbench.suite import Prompts, Suite, check_images, image_path
-from benchmarks.versions import installed_versions
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.versions import installed_versions
 from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.pipeline import VCutPipeline

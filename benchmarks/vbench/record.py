@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.vbench.jobs import SEED_RULE
 from benchmarks.vbench.suite import DIMENSIONS, Ratio, Suite, VBenchError, first_error
-from benchmarks.versions import installed_versions
 from vcut_trt.bundle.manifest import Manifest, ModelRecord
 from vcut_trt.errors import ConfigError
+from vcut_trt.measure.versions import installed_versions
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.precision import Precision
