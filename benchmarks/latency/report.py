@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +18,7 @@ from benchmarks.latency.measure import Measured, Run
 from benchmarks.latency.work import Work
 from benchmarks.latency.work import as_json as work_as_json
 from benchmarks.matmul_rate import MatmulRate
+from vcut_trt.measure.machine import processor_name
 from vcut_trt.measure.timing import Timing
 from vcut_trt.measure.versions import installed_versions
 
@@ -86,7 +86,7 @@ def describe_machine(device: torch.device) -> Machine:
     """This machine, now."""
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor_name(),
         cores=psutil.cpu_count(logical=False) or psutil.cpu_count(),
         memory_bytes=psutil.virtual_memory().total,
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -141,11 +141,3 @@ def _row(item: Measured, work: Work, rate: MatmulRate, steps: StepFlops, referen
         peak_host_bytes=item.peak.host_bytes,
         peak_device_bytes=item.peak.device_bytes,
     )
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.processor() or platform.machine())

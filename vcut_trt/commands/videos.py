@@ -154,6 +154,18 @@ def bench(
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
     cuda_graphs: CudaGraphsOption = True,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(help="What this machine costs an hour, in any currency: gives cents a video.", show_default=False),
+    ] = None,
+    share: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the figures as JSON with GPU, driver and versions, and nothing that tells who you are.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -163,11 +175,18 @@ def bench(
         scaled = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
 
         from vcut_trt.measure.bench import BenchConfig, bench_bundle
+        from vcut_trt.measure.share import check_place, check_price, shared_bench, write_shared
 
+        check_price(price_per_hour)
+        if share is not None:
+            check_place(share)
         cut_steps = tuple(cut_step or dict.fromkeys((scaled.cut_step, steps + 1)))
         config = BenchConfig(num_inference_steps=steps, cut_steps=cut_steps, repeats=repeats)
         choice = choose_backend(opened, backend, device)
         options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
         progress = ConsoleProgress()
         progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
-        show_bench(bench_bundle(opened, config, choice, options, progress), config, choice, as_json=as_json)
+        cuts = bench_bundle(opened, config, choice, options, progress)
+        if share is not None:
+            write_shared(shared_bench(opened, config, choice, options, cuts, price_per_hour), share)
+        show_bench(cuts, config, choice, price_per_hour, as_json=as_json)

@@ -100,18 +100,31 @@ def show_tuned(result: TuneResult, config: TuneConfig, *, as_json: bool) -> None
         )
 
 
-def show_bench(cuts: Sequence[CutTiming], config: BenchConfig, choice: BackendChoice, *, as_json: bool) -> None:
-    """Seconds per call for each cut step."""
+def show_bench(
+    cuts: Sequence[CutTiming],
+    config: BenchConfig,
+    choice: BackendChoice,
+    price_per_hour: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Seconds per call for each cut step, and what a video costs."""
     if as_json:
         where = {"backend": choice.backend.value, "device": str(choice.device)}
         rows = [
-            {**asdict(cut), "rest_s": cut.timing.typical.rest_s, "denoising_s": cut.timing.typical.denoising_s}
+            {
+                **asdict(cut),
+                "rest_s": cut.timing.typical.rest_s,
+                "denoising_s": cut.timing.typical.denoising_s,
+                "cents_per_video": cut.cents(price_per_hour),
+            }
             for cut in cuts
         ]
         print(_json({**where, "steps": config.num_inference_steps, "repeats": config.repeats, "cuts": rows}))
         return
     stages = ("image enc.", "VAE enc.", "binding", "improvement", "decoder", "rest")
-    table = Table("cut step", "seconds", "min … max", "first frame", *stages, "videos/h", box=None)
+    price = ("cents/video",) if price_per_hour is not None else ()
+    table = Table("cut step", "seconds", "min … max", "first frame", *stages, "videos/h", *price, box=None)
     for cut in cuts:
         timing, spent = cut.timing, cut.timing.typical
         encoders_s = (spent.image_encoder_s, spent.vae_encoder_s)
@@ -123,6 +136,7 @@ def show_bench(cuts: Sequence[CutTiming], config: BenchConfig, choice: BackendCh
             f"{spent.first_frame_s:.3f}",
             *(f"{stage_s:.3f}" for stage_s in seconds),
             f"{cut.videos_per_hour:.1f}",
+            *(f"{cut.cents(price_per_hour):.2f}" for _ in price),
         )
     Console(width=max(Console().width, NARROWEST_TABLE)).print(table)
 

@@ -55,6 +55,10 @@ class CutTiming:
     timing: Timing
     videos_per_hour: float
 
+    def cents(self, price_per_hour: float | None) -> float | None:
+        """What a video costs, in hundredths, where a machine that never waits costs `price_per_hour`; or None."""
+        return None if price_per_hour is None else 100 * price_per_hour / self.videos_per_hour
+
 
 def bench_bundle(
     bundle: Bundle,
