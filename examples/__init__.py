@@ -9,5 +9,7 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a module of ours: if it is 
     from vcut_trt.dash_m import refuse_library_modules
 
     refuse_library_modules(
-        __name__, Path(__file__).parent, "The examples: python -m examples.picture, examples/triton_client.py"
+        __name__,
+        Path(__file__).parent,
+        "The examples: python -m examples.picture, python -m examples.miniature.world, examples/triton_client.py",
     )
