@@ -28,7 +28,7 @@ from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import CLIP_SIZE
-from vcut_trt.spec.video import VAE_SCALE, default_decode_chunk
+from vcut_trt.spec.video import VAE_SCALE
 
 CFG_BATCH = 2  # the unconditional and the conditional half
 LAYERS = frozenset({"aten.convolution", "aten.addmm", "aten.mm"})  # linear layers with a bias and without
@@ -131,13 +131,18 @@ def unet_cost(architecture: Architecture, variant: Variant, *, batch: int = CFG_
     )
 
 
+def _even_chunk(frames: int) -> int:
+    """The largest divisor up to 8: what a video's decoding computes does not depend on its chunks."""
+    return max(n for n in range(1, 9) if frames % n == 0)
+
+
 def other_calls(architecture: Architecture) -> dict[str, MetaCall]:
     """The parts that run once per video.
 
     Guidance needs no second call of CLIP or of the VAE encoder: the unconditional half is zeros.
     """
     frames = int(architecture.unet["num_frames"])
-    chunk = default_decode_chunk(frames)
+    chunk = _even_chunk(frames)
     encoder = _on_meta(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**architecture.image_encoder)))
     vae: Any = _on_meta(lambda: AutoencoderKLTemporalDecoder(**architecture.vae))
     pixels = _empty(1, 3, CLIP_SIZE, CLIP_SIZE)

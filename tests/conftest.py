@@ -33,7 +33,7 @@ def keep_what_is_there() -> None:
     gc.freeze()
 
 
-def exported(factory: pytest.TempPathFactory, name: str, *, videos: int = 1, **options: Any) -> Bundle:
+def exported(factory: pytest.TempPathFactory, name: str, *, video: VideoSpec = NANO_VIDEO, **options: Any) -> Bundle:
     """The nano checkpoint as a bundle without plans, in fp32. Read only: copy it before you change it.
 
     Tracing takes most of a bundle's time, and most of the suite's, were each process of pytest-xdist to do it again.
@@ -45,7 +45,6 @@ def exported(factory: pytest.TempPathFactory, name: str, *, videos: int = 1, **o
     output.parent.mkdir(exist_ok=True)
     with FileLock(output.with_suffix(".lock")):
         if not output.exists():
-            video = replace(NANO_VIDEO, videos=videos)
             export_bundle(checkpoint(), ExportConfig(video=video, precision=Precision.FP32, output=output, **options))
             keep_what_is_there()
     return Bundle.open(output)
@@ -59,5 +58,6 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def paper_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle without temporal cross-attention."""
-    return exported(tmp_path_factory, "paper", cross_attention=CrossAttention.PAPER)
+    """A bundle without temporal cross-attention, whose last chunk of frames is shorter: 4 + 2."""
+    video = replace(NANO_VIDEO, decode_chunk=4)
+    return exported(tmp_path_factory, "paper", video=video, cross_attention=CrossAttention.PAPER)

@@ -1,6 +1,6 @@
 """load_pretrained: a pipeline on PyTorch, straight from a checkpoint: no export, no plans.
 
-The five graphs are the modules that export traces, so everything else is what a bundle's pipeline does. It is the
+The graphs are the modules that export traces, so everything else is what a bundle's pipeline does. It is the
 reference of `vcut verify`, VCUT without TensorRT in the benchmarks, and the way on GPUs that have no plans.
 """
 
@@ -77,7 +77,7 @@ def load_pretrained(
         frames: Of a video; the model's own by default.
         height: Pixels, a multiple of 64; 576 by default, 128 for `tiny`.
         width: Pixels, a multiple of 64; 1024 by default, 192 for `tiny`.
-        decode_chunk: Frames decoded at a time, a divisor of `frames`; the largest up to 8 by default.
+        decode_chunk: Frames decoded at a time; 8 by default, or all of fewer.
         cut_step: The default cut step of the pipeline's calls, of 25.
 
     Raises:
@@ -121,17 +121,17 @@ def pipeline_of_modules(
     workspace: Workspace,
     config: PretrainedConfig,
 ) -> VCutPipeline:
-    """The pipeline over five modules, those of `graph_modules` or others with the same inputs and outputs.
+    """The pipeline over modules, those of `graph_modules` or others with the same inputs and outputs.
 
     Args:
         checkpoint: Whose scheduler and feature extractor are used.
-        modules: The five graphs. They are moved to the workspace's device.
+        modules: The graphs'. They are moved to the workspace's device.
         projection_width: ΣC, as `graph_modules` gives it.
         workspace: Where the modules run.
         config: What the modules were made with, and how they run.
     """
     specs = graph_specs(config.video, config.precision, projection_width)
-    layout = layouts(config.residency)[0]
+    layout = layouts(config.residency, tuple(specs))[0]
     opener = ModuleOpener(modules, specs, workspace, layout=layout, execution=config.execution)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_configs(Path(folder))

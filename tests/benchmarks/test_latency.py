@@ -211,9 +211,10 @@ def test_a_bundle_opens_the_way_for_its_fold_alone(nano: Work, nano_bundle: Bund
 
 
 def test_missing_bundles_are_exported(
-    nano: Work, nano_bundle: Bundle, paper_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: Work, nano_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ExportConfig]] = []
+    paper_bundle = Bundle(nano_bundle.root, nano_bundle.manifest.model_copy(update={"cross_attention": PAPER}))
 
     def export(checkpoint: Checkpoint, config: ExportConfig, _progress: object) -> Bundle:
         asked.append((checkpoint.fingerprint(), config))

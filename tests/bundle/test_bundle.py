@@ -50,6 +50,29 @@ def test_the_bundle_holds_these_files_and_no_others(nano_bundle: Bundle) -> None
     assert sorted(tree(nano_bundle.root)) == sorted([*FILES, MANIFEST])
 
 
+def test_a_shorter_last_chunk_adds_a_graph_over_the_same_weights(paper_bundle: Bundle) -> None:
+    graphs, whole, rest = paper_bundle.manifest.graphs, GraphName.VAE_DECODER, GraphName.VAE_DECODER_REST
+    assert sorted(tree(paper_bundle.root)) == sorted([*FILES, "onnx/vae_decoder_rest.onnx", MANIFEST])
+    assert graphs[rest].weights == graphs[whole].weights
+    assert (graphs[whole].outputs[0].shape[0], graphs[rest].outputs[0].shape[0]) == (4, 2)
+
+
+def test_readers_of_before_are_asked_to_upgrade_only_for_what_they_cannot_run(
+    nano_bundle: Bundle, paper_bundle: Bundle
+) -> None:
+    assert nano_bundle.manifest.format_version == 1
+    assert paper_bundle.manifest.format_version == 3
+
+
+def test_the_graph_of_the_last_chunk_must_be_there(paper_bundle: Bundle, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(paper_bundle.root, tmp_path / "bundle"))
+    graphs = json.loads((root / MANIFEST).read_text())["graphs"]
+    del graphs["vae_decoder_rest"]
+    edit_manifest(root, graphs=graphs)
+    with pytest.raises(BundleError, match="graphs are missing: vae_decoder_rest"):
+        Bundle.open(root)
+
+
 def test_a_whole_bundle_verifies(nano_bundle: Bundle) -> None:
     verify_everything(nano_bundle.root)
 
@@ -121,7 +144,7 @@ def test_a_path_that_leads_out_of_the_bundle_is_refused(bundle: Bundle, path: st
 
 def test_a_newer_format_asks_for_an_upgrade(bundle: Bundle) -> None:
     edit_manifest(bundle.root, format_version=FORMAT_VERSION + 1, something_new=True)
-    with pytest.raises(BundleError, match=r"format 3; .* up to 2\. Upgrade"):
+    with pytest.raises(BundleError, match=r"format 4; .* up to 3\. Upgrade"):
         Bundle.open(bundle.root)
 
 

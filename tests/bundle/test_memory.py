@@ -11,6 +11,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanRecord
 from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs
 from vcut_trt.spec.graphs import graph_names
+from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency, layouts, leaner_layout
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
@@ -88,6 +89,25 @@ def test_what_is_spare_counts_the_cuda_context(nano_bundle: Bundle, tmp_path: Pa
     assert need.spare_bytes(GIB) == GIB - CUDA_CONTEXT_BYTES - 17 - 5 - TENSOR_BYTES
     assert need.spare_bytes(need.total_bytes) == 0
     assert need.spare_bytes(0) < 0
+
+
+REST = GraphName.VAE_DECODER_REST
+
+
+def test_the_decoder_of_a_shorter_last_chunk_is_counted_and_goes_with_the_other(
+    paper_bundle: Bundle, tmp_path: Path
+) -> None:
+    (decoder,) = (plan for plan in plan_records(tmp_path, "a") if plan.graph == GraphName.VAE_DECODER)
+    rest = decoder.model_copy(update={"graph": REST, "weights_bytes": 2, "activation_bytes": 1})
+    plans = (*sized(tmp_path, "a", UNET_HEAVY, SCRATCH), rest)
+    manifest = with_plans(paper_bundle, tmp_path, *plans).manifest
+    assert [need.weights_bytes for need in memory_needs(manifest)] == [17 + 2]
+    allowed = layouts(Residency.STAGED, tuple(manifest.graphs))
+    needs = [memory_need(manifest, manifest.plan_sets()[0], layout).weights_bytes for layout in allowed]
+    assert needs == [6 + 5 + 2 + 2, 6 + 5]
+    assert [layout.groups[-1][-2:] for layout in allowed] == [(GraphName.VAE_DECODER, REST)] * 2
+    assert allowed[1] == leaner_layout(allowed[0], Residency.AUTO)
+    assert allowed[1].decoders == (GraphName.VAE_DECODER, REST)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -42,7 +42,9 @@ def paper(paper_bundle: Bundle) -> Iterator[VCutPipeline]:
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VCutPipeline]:
     """A pipeline for two videos a call; a bundle of them takes long to export."""
     if request.param == "onnxruntime":
-        bundle = exported(tmp_path_factory, "pair", videos=2, cross_attention=CrossAttention.EXACT)
+        bundle = exported(
+            tmp_path_factory, "pair", video=replace(NANO_VIDEO, videos=2), cross_attention=CrossAttention.EXACT
+        )
         made = VCutPipeline.from_bundle(bundle)
     else:
         config = PretrainedConfig(
@@ -108,7 +110,8 @@ def test_the_cut_equals_the_hooked_stock_unet(fixture: str, cut_step: int, reque
     image = sample_images(1)[0]
     arguments = {"num_inference_steps": STEPS, "output_type": "pt"}
     oracle = cut_oracle(parts(checkpoint(), NANO), cut_step=cut_step, keep_temporal=fixture == "nano")
-    expected = oracle(image, generator=seeded(6), decode_chunk_size=CHUNK, **FIXED, **arguments).frames
+    chunk = pipeline.video.decode_chunk
+    expected = oracle(image, generator=seeded(6), decode_chunk_size=chunk, **FIXED, **arguments).frames
     came = pipeline(image, generator=seeded(6), cut_step=cut_step, **arguments).frames
     elsewhere = pipeline(image, generator=seeded(6), cut_step=cut_step % (STEPS + 1) + 1, **arguments).frames
     assert largest_difference(came, expected) <= LEVEL / 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.graphs import graph_specs
+from vcut_trt.spec.graphs import decoder_graphs, graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec, default_decode_chunk
@@ -22,7 +23,7 @@ VALID = {"videos": 1, "frames": 14, "height": 576, "width": 1024, "decode_chunk"
 @st.composite
 def videos(draw: st.DrawFn) -> VideoSpec:
     frames = draw(FRAMES)
-    chunk = draw(st.sampled_from([n for n in range(1, frames + 1) if frames % n == 0]))
+    chunk = draw(st.integers(1, frames))
     return VideoSpec(
         videos=draw(st.integers(1, 8)), frames=frames, height=draw(PIXELS), width=draw(PIXELS), decode_chunk=chunk
     )
@@ -51,25 +52,31 @@ def test_a_side_that_is_no_positive_multiple_of_64_is_refused_with_a_usable_one(
 
 
 @given(FRAMES, st.integers(-3, 300))
-def test_a_decode_chunk_must_divide_the_frames(frames: int, chunk: int) -> None:
+def test_a_decode_chunk_is_no_longer_than_the_video(frames: int, chunk: int) -> None:
     sizes: dict[str, Any] = {**VALID, "frames": frames, "decode_chunk": chunk}
-    if chunk > 0 and frames % chunk == 0:
-        VideoSpec(**sizes)
+    if 1 <= chunk <= frames:
+        assert VideoSpec(**sizes).last_chunk == len(range(frames)[frames - frames % chunk :])
     else:
-        with pytest.raises(ConfigError, match=f"decode chunk {chunk} does not divide {frames} frames"):
+        with pytest.raises(ConfigError, match=f"decode chunk is {chunk}; with {frames} frames, use 1 … {frames}"):
             VideoSpec(**sizes)
 
 
-@given(FRAMES)
-def test_the_default_chunk_is_the_largest_divisor_up_to_eight(frames: int) -> None:
-    chunk = default_decode_chunk(frames)
-    assert frames % chunk == 0
-    assert chunk <= 8
-    assert not any(frames % larger == 0 for larger in range(chunk + 1, 9))
+@pytest.mark.parametrize(("frames", "chunk"), [(1, 1), (6, 6), (8, 8), (13, 8), (14, 8), (23, 8), (25, 8)])
+def test_the_default_chunk_is_eight_frames_or_all_of_fewer(frames: int, chunk: int) -> None:
+    assert default_decode_chunk(frames) == chunk
 
 
-def test_the_default_chunks_of_the_family() -> None:
-    assert (default_decode_chunk(14), default_decode_chunk(25)) == (7, 5)
+def test_a_shorter_last_chunk_has_a_graph_of_its_own() -> None:
+    video = VideoSpec(videos=2, frames=25, height=576, width=1024, decode_chunk=8)
+    assert decoder_graphs(video) == (GraphName.VAE_DECODER, GraphName.VAE_DECODER_REST)
+    specs = graph_specs(video, Precision.FP16, 12480)
+    assert tuple(specs) == graph_names(decoders=decoder_graphs(video))
+    assert [str(specs[name].inputs[0]) for name in decoder_graphs(video)] == [
+        "latents (8, 4, 72, 128) float32",
+        "latents (1, 4, 72, 128) float32",
+    ]
+    assert str(specs[GraphName.VAE_DECODER_REST].outputs[0]) == "frames (1, 3, 576, 1024) float16"
+    assert decoder_graphs(replace(video, decode_chunk=5)) == (GraphName.VAE_DECODER,)
 
 
 def test_the_graphs_of_svd_in_fp16() -> None:

@@ -1,7 +1,7 @@
 """The bundle on disk: what export makes and the runtime opens.
 
     bundle.json                         the manifest: what the bundle is, and a SHA-256 of every file
-    onnx/*.onnx  onnx/*.weights         five graphs; both UNet graphs name unet.weights
+    onnx/*.onnx  onnx/*.weights         the graphs; both UNet graphs name unet.weights
     plans/<flavour>-<version>-<sm…>/    TensorRT plans
     scheduler/  feature_extractor/      diffusers' own configuration files
 

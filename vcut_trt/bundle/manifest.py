@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import graph_names
+from vcut_trt.spec.graphs import decoder_graphs, graph_names
 from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -16,7 +16,7 @@ from vcut_trt.spec.steps import CUT_KINDS, STEP_KINDS, step_graphs
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import FileRecord, FrozenModel
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The newest that is read. Written is 1 wherever an earlier vcut_trt can read the bundle."""
 
 MANIFEST = "bundle.json"
@@ -67,6 +67,13 @@ class PlanSet:
         return f"{self.folder} (compute capability {', '.join(self.compute_capabilities)})"
 
 
+def format_version_of(video: VideoSpec, kinds: tuple[str, ...]) -> Literal[1, 2, 3]:
+    """The oldest format whose readers can run a bundle: 2 knows kinds of steps, 3 a last chunk that is shorter."""
+    if video.last_chunk:
+        return 3
+    return 1 if kinds == CUT_KINDS else 2
+
+
 def unknown_kinds(content: object) -> list[str]:
     """The kinds of steps in what a manifest's file holds, checked or not, that are not known here."""
     named = content.get("step_kinds", ()) if isinstance(content, dict) else ()
@@ -78,7 +85,7 @@ def unknown_kinds(content: object) -> list[str]:
 class Manifest(FrozenModel):
     """`bundle.json`."""
 
-    format_version: Literal[1, 2] = 1  # 2: it has kinds of steps that the first readers did not know
+    format_version: Literal[1, 2, 3] = 1  # see `format_version_of`
     model: ModelRecord
     video: VideoSpec
     precision: Precision
@@ -94,7 +101,7 @@ class Manifest(FrozenModel):
 
     @model_validator(mode="after")
     def _has_the_graphs_of_its_kinds(self) -> Manifest:
-        expected = graph_names(self.step_kinds)
+        expected = graph_names(self.step_kinds, decoder_graphs(self.video))
         missing = [name for name in expected if name not in self.graphs]
         unknown = [name for name in self.graphs if name not in expected]
         if missing or unknown:

@@ -54,7 +54,7 @@ def memory_need(manifest: Manifest, plans: PlanSet, layout: Layout) -> MemoryNee
 
 def memory_needs(manifest: Manifest) -> list[MemoryNeed]:
     """What each folder of plans needs with all of them resident, in the manifest's order."""
-    resident = layouts(Residency.RESIDENT, manifest.step_graphs)[0]
+    resident = layouts(Residency.RESIDENT, tuple(manifest.graphs))[0]
     return [memory_need(manifest, plans, resident) for plans in manifest.plan_sets()]
 
 

@@ -36,7 +36,7 @@ VideosOption = Annotated[int, typer.Option(help="Videos made by one call.")]
 DecodeChunkOption = Annotated[
     int | None,
     typer.Option(
-        help="Frames decoded at a time, a divisor of --frames. Default: the largest up to 8.", show_default=False
+        help="Frames decoded at a time; a last chunk may be shorter. Default: 8, or all of fewer.", show_default=False
     ),
 ]
 PrecisionOption = Annotated[

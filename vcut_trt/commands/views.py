@@ -166,12 +166,13 @@ def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     model, video = manifest.model, manifest.video
+    last = f", the last {video.last_chunk}" if video.last_chunk else ""
     revision = f" @ {model.revision}" if model.revision else ""
     warning = "  RANDOM WEIGHTS: its videos show nothing" if model.random_weights else ""
     console.print(f"{model.id}{revision}{warning}", markup=False)
     console.print(
         f"{video.videos} × {video.frames} frames of {video.width} × {video.height}, decoded {video.decode_chunk} at a "
-        f"time; {manifest.precision.value}, cross-attention {manifest.cross_attention.value}, "
+        f"time{last}; {manifest.precision.value}, cross-attention {manifest.cross_attention.value}, "
         f"CFG {manifest.cfg.value}, cut at {manifest.cut_step} of {REFERENCE_STEPS}, opset {manifest.opset}"
     )
     graphs = Table("graph", "weights", "inputs", "outputs", box=None)

@@ -92,7 +92,7 @@ def open_backend(bundle: Bundle, choice: BackendChoice, options: EngineOptions) 
     from vcut_trt.engines.onnxruntime_engine import OnnxRuntimeOpener
 
     # ONNX Runtime does not say beforehand what a graph needs: `auto` begins with all of them resident.
-    layout = layouts(options.residency, bundle.manifest.step_graphs)[0]
+    layout = layouts(options.residency, tuple(bundle.manifest.graphs))[0]
     return OnnxRuntimeOpener(bundle, choice.device, layout, cuda_graphs=options.cuda_graphs)
 
 

@@ -2,7 +2,7 @@
 
 UNet            fold ─► unet_cfg, unet_single (one weights file)      leaves the projection behind, 13 M parameters
 image encoder   + projection ─► image_encoder
-VAE             ─► vae_encoder (fp32), vae_decoder
+VAE             ─► vae_encoder (fp32); vae_decoder, vae_decoder_rest (one weights file)
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
-from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecord
+from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecord, format_version_of
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.graphs import OPSETS, graph_names, graph_specs
+from vcut_trt.spec.graphs import OPSETS, decoder_graphs, graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
@@ -149,9 +149,9 @@ class _Exporter:
             cfg=config.cfg,
             cut_step=config.cut_step,
             opset=config.opset,
-            format_version=1 if config.step_kinds == CUT_KINDS else 2,
+            format_version=format_version_of(config.video, config.step_kinds),
             step_kinds=config.step_kinds,
-            graphs={name: graphs[name] for name in graph_names(config.step_kinds)},
+            graphs={name: graphs[name] for name in graph_names(config.step_kinds, decoder_graphs(config.video))},
             configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
             libraries=library_versions(LIBRARIES),
         )
@@ -184,8 +184,9 @@ class _Exporter:
         config = self._config
         specs = graph_specs(config.video, config.precision, projection_width=0)  # no graph of the VAE has a projection
         graphs: dict[GraphName, GraphRecord] = {}
-        for name, module in vae_modules(self._checkpoint, config.dtype).items():
-            graphs |= self._write(name.value, {name: module}, specs)
+        modules = vae_modules(self._checkpoint, config.dtype)
+        for names in ((GraphName.VAE_ENCODER,), decoder_graphs(config.video)):
+            graphs |= self._write(names[0].value, {name: modules[name] for name in names}, specs)
         return graphs
 
     def _reuse(self, stage: str) -> dict[GraphName, GraphRecord]:

@@ -1,4 +1,4 @@
-"""The five graphs of a bundle as PyTorch modules, with the inputs and outputs of `spec.graphs.graph_specs`."""
+"""The graphs of a bundle as PyTorch modules, with the inputs and outputs of `spec.graphs.graph_specs`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vcut_trt.export.cross_attention import fold_cross_attention
 from vcut_trt.export.encoders import ImageEncoder, VaeDecoder, VaeEncoder
 from vcut_trt.export.steps import STEP_MODULES
 from vcut_trt.spec.choices import CfgMode, CrossAttention
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.interface import DECODERS, GraphName
 from vcut_trt.spec.steps import CUT_KINDS, step_kinds
 
 
@@ -49,10 +49,10 @@ def image_encoder_module(checkpoint: Checkpoint, projection: nn.Module, dtype: t
 
 
 def vae_modules(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[GraphName, nn.Module]:
-    """Both graphs of the VAE; the encoder is fp32 whatever `dtype` is."""
+    """The graphs of the VAE; the encoder is fp32 whatever `dtype` is. One decoder decodes chunks of any length."""
     encoder = VaeEncoder(checkpoint.vae(torch.float32), dtype).eval()
     decoder = VaeDecoder(checkpoint.vae(dtype), dtype).eval()
-    return {GraphName.VAE_ENCODER: encoder, GraphName.VAE_DECODER: decoder}
+    return {GraphName.VAE_ENCODER: encoder, **dict.fromkeys(DECODERS, decoder)}
 
 
 def projection_width(projection: nn.Module, checkpoint: Checkpoint) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from vcut_trt.engines.base import Engine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.opener import EngineOpener
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.interface import DECODERS, GraphName
 from vcut_trt.spec.residency import Layout
 from vcut_trt.spec.steps import STEP_KINDS, Stage
 from vcut_trt.work.closing import Closing
@@ -174,7 +174,7 @@ class Stopwatch:
             vae_encoder_s=spent[GraphName.VAE_ENCODER],
             binding_s=_stage_seconds(spent, Stage.SEMANTIC_BINDING),
             improvement_s=_stage_seconds(spent, Stage.QUALITY_IMPROVEMENT),
-            decoder_s=spent[GraphName.VAE_DECODER],
+            decoder_s=sum(spent[name] for name in DECODERS),
         )
 
 

@@ -1,7 +1,7 @@
 """Parity in one place: stock PyTorch, folded PyTorch and a bundle's engines, graph by graph and end to end.
 
     fold        stock UNet            against  folded UNet            both PyTorch, fp32
-    graph       module, fp32          against  the bundle's engine    for each of the five
+    graph       module, fp32          against  the bundle's engine    for each of them
     pipeline    modules, fp32         against  the bundle's engines   a whole video, cut in the middle
     stock       diffusers' pipeline   against  the bundle's engines   a whole video, never cut
 
@@ -100,7 +100,7 @@ def _references(checkpoint: Checkpoint, manifest: Manifest, workspace: Workspace
         kinds=manifest.step_kinds,
     )
     specs = graph_specs(manifest.video, Precision.FP32, width, manifest.step_kinds)
-    layout = layouts(Residency.STAGED, manifest.step_graphs)[-1]
+    layout = layouts(Residency.STAGED, tuple(specs))[-1]
     return ModuleOpener(modules, specs, workspace, layout=layout)
 
 
@@ -184,17 +184,20 @@ def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -
     if device.type == "cuda":
         stock.enable_model_cpu_offload(device=device)  # all of it in fp32 is more than a 24 GB card holds
     video = bundle.manifest.video
-    frames = stock(
+    latents = stock(
         sample_images(video.videos),
         height=video.height,
         width=video.width,
         num_frames=video.frames,
-        decode_chunk_size=video.decode_chunk,
         num_inference_steps=STEPS,
         generator=torch.Generator().manual_seed(SEED),
         latents=_latents(video),
-        output_type="pt",
+        output_type="latent",
         return_dict=False,
     )
+    assert isinstance(latents, Tensor)
+    with torch.no_grad():  # one video after the other: diffusers' chunks go on from one video into the next
+        decoded = [stock.decode_latents(one, video.frames, video.decode_chunk) for one in torch.split(latents, 1)]
+    frames = stock.video_processor.postprocess_video(torch.cat(decoded), output_type="pt")
     assert isinstance(frames, Tensor)
     return frames

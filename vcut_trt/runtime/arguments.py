@@ -22,12 +22,12 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 def check_sizes(
     video: VideoSpec, *, height: int | None, width: int | None, num_frames: int | None, decode_chunk_size: int | None
 ) -> None:
-    """Sizes are fixed at export; if given, they must be the bundle's."""
+    """Sizes are fixed at export; if given, they must be the bundle's. A longer chunk than the video is all of it."""
     sizes = {
         "height": (height, video.height),
         "width": (width, video.width),
         "num_frames": (num_frames, video.frames),
-        "decode_chunk_size": (decode_chunk_size, video.decode_chunk),
+        "decode_chunk_size": (decode_chunk_size and min(decode_chunk_size, video.frames), video.decode_chunk),
     }
     for name, (asked, built) in sizes.items():
         if asked is not None and asked != built:

@@ -3,6 +3,8 @@
 resident   image_encoder vae_encoder unet_cfg unet_single vae_decoder       loaded once
 staged     image_encoder vae_encoder │ unet_cfg unet_single vae_decoder     loaded for every video
 staged     image_encoder vae_encoder │ unet_cfg unet_single │ vae_decoder   where the GPU is smaller still
+
+vae_decoder_rest, where the bundle has it, goes with vae_decoder.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""VCutPipeline: an image in, a video out, over five engines.
+"""VCutPipeline: an image in, a video out, over a bundle's engines.
 
 It takes the arguments of diffusers' StableVideoDiffusionPipeline under the same names, with the same defaults and the
 same order of random numbers, so that it drops in; and `cut_step`.
 
     condition    image_encoder, vae_encoder       once a video
     denoise      unet_cfg, then unet_single       N steps, nothing but enqueues: the host never waits for the GPU
-    decode       vae_decoder                      a few frames at a time
+    decode       vae_decoder, vae_decoder_rest    a few frames at a time
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.callbacks import AfterStep, StepCallback, after_step
 from vcut_trt.runtime.conditioning import encode_images
 from vcut_trt.runtime.configs import read_configs
+from vcut_trt.runtime.decoding import decode
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
@@ -47,7 +48,7 @@ from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.clip import MicroConditions
-from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
+from vcut_trt.spec.interface import ENCODERS, GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import CutSchedule
@@ -82,7 +83,7 @@ class VCutPipeline(Closing):
     Calls from several threads wait for each other: the engines share their tensors.
 
     Args:
-        engines: The engines of the five graphs.
+        engines: The engines of the graphs.
         video: The size of what the engines make.
         precision: The bundle's.
         scheduler: A v-prediction Euler scheduler with continuous timesteps; copied for every video.
@@ -143,7 +144,7 @@ class VCutPipeline(Closing):
         residency: Residency | str = Residency.AUTO,
         cuda_graphs: bool = True,
     ) -> VCutPipeline:
-        """Open a bundle's five graphs.
+        """Open a bundle's graphs.
 
         Args:
             bundle: A bundle, or its folder.
@@ -165,7 +166,7 @@ class VCutPipeline(Closing):
 
     @classmethod
     def from_choice(cls, bundle: Bundle, choice: BackendChoice, options: EngineOptions) -> VCutPipeline:
-        """Open a bundle's five graphs on the backend that `choose_backend` chose. See `from_bundle`."""
+        """Open a bundle's graphs on the backend that `choose_backend` chose. See `from_bundle`."""
         return cls.over(bundle, EngineSet(open_backend(bundle, choice, options), options.residency))
 
     @classmethod
@@ -290,7 +291,7 @@ class VCutPipeline(Closing):
         with annotate("pipeline: %d steps, cut at %d", len(call.scheduler.timesteps), call.schedule.cut_step):
             latents = self._latents(pixels, noise, call, guard)
             with annotate("stage: decode"):
-                frames = latents.clone() if output_type == "latent" else self._decode(latents, guard)
+                frames = latents.clone() if output_type == "latent" else self._decoded(latents, guard)
             guard.check(self.precision)
             self._engines.end_video()
             if output_type != "latent":
@@ -346,16 +347,12 @@ class VCutPipeline(Closing):
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
         return latents.to(self.device, torch.float32) * scheduler.init_noise_sigma
 
-    def _decode(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
-        """Frames (V, 3, F, H, W), fp32, of (V, F, 4, h, w), decoded a chunk at a time; no chunk spans two videos."""
-        decoder, video = self._engines.stage(DECODER, _bind_all)[GraphName.VAE_DECODER], self.video
-        shape = (video.videos * video.frames, 3, video.height, video.width)
-        frames = torch.empty(shape, dtype=torch.float32, device=self.device)
-        chunk = video.decode_chunk
-        for place, part in zip(torch.split(frames, chunk), torch.split(latents.flatten(0, 1), chunk), strict=True):
-            place.copy_(decoder(latents=part))
+    def _decoded(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
+        """Frames (V, 3, F, H, W), fp32, of (V, F, 4, h, w)."""
+        decoders = self._engines.stage(self._engines.layout.decoders, _bind_all)
+        frames = decode(decoders, latents, self.video)
         guard.note_frames(frames)
-        return frames.reshape(video.videos, video.frames, *shape[1:]).transpose(1, 2)
+        return frames
 
     @staticmethod
     def _output(frames: Any) -> StableVideoDiffusionPipelineOutput:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.interface import DECODER, DECODERS, ENCODERS, GraphName, GraphSpec, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.steps import CUT_KINDS, step_graphs, step_kinds
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
@@ -16,9 +16,14 @@ CLIP_SIZE = 224  # pixels each way of CLIP's input
 OPSETS = (21, 23)  # of ONNX; the first is the default, the second keeps Attention whole
 
 
-def graph_names(kinds: Iterable[str] = CUT_KINDS) -> tuple[GraphName, ...]:
-    """The graphs of a bundle with these kinds of steps, in the order of their use."""
-    return (*ENCODERS, *step_graphs(kinds), *DECODER)
+def decoder_graphs(video: VideoSpec) -> tuple[GraphName, ...]:
+    """The graphs that decode a video: a second one where its last chunk is shorter."""
+    return DECODERS if video.last_chunk else DECODER
+
+
+def graph_names(kinds: Iterable[str] = CUT_KINDS, decoders: tuple[GraphName, ...] = DECODER) -> tuple[GraphName, ...]:
+    """The graphs of a bundle with these kinds of steps and decoders, in the order of their use."""
+    return (*ENCODERS, *step_graphs(kinds), *decoders)
 
 
 def graph_specs(
@@ -39,6 +44,13 @@ def graph_specs(
     def tensor(name: str, *shape: int, dtype: str = dtype) -> TensorSpec:
         return TensorSpec(name=name, shape=shape, dtype=dtype)
 
+    def decoder(frames: int) -> GraphSpec:
+        return GraphSpec(
+            inputs=(tensor("latents", frames, *plane, dtype="float32"),),
+            outputs=(tensor("frames", frames, 3, video.height, video.width),),
+        )
+
+    chunks = dict(zip(DECODERS, (video.decode_chunk, video.last_chunk), strict=True))
     return {
         GraphName.IMAGE_ENCODER: GraphSpec(
             inputs=(tensor("pixel_values", count, 3, CLIP_SIZE, CLIP_SIZE),),
@@ -49,8 +61,5 @@ def graph_specs(
             outputs=(tensor("image_latents", count, *plane),),
         ),
         **{kind.graph: kind.interface(video, dtype, projection_width) for kind in step_kinds(kinds)},
-        GraphName.VAE_DECODER: GraphSpec(
-            inputs=(tensor("latents", video.decode_chunk, *plane, dtype="float32"),),
-            outputs=(tensor("frames", video.decode_chunk, 3, video.height, video.width),),
-        ),
+        **{name: decoder(chunks[name]) for name in decoder_graphs(video)},
     }

@@ -22,6 +22,7 @@ class GraphName(str):
     UNET_CFG: ClassVar[GraphName]
     UNET_SINGLE: ClassVar[GraphName]
     VAE_DECODER: ClassVar[GraphName]
+    VAE_DECODER_REST: ClassVar[GraphName]
 
     @property
     def value(self) -> str:
@@ -39,9 +40,12 @@ GraphName.VAE_ENCODER = GraphName("vae_encoder")
 GraphName.UNET_CFG = GraphName("unet_cfg")
 GraphName.UNET_SINGLE = GraphName("unet_single")
 GraphName.VAE_DECODER = GraphName("vae_decoder")
+GraphName.VAE_DECODER_REST = GraphName("vae_decoder_rest")
 
 ENCODERS = (GraphName.IMAGE_ENCODER, GraphName.VAE_ENCODER)
 DECODER = (GraphName.VAE_DECODER,)
+DECODERS = (*DECODER, GraphName.VAE_DECODER_REST)
+"""The second one decodes the last frames of a video where they are fewer than a chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)

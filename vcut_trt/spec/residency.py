@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
+from vcut_trt.spec.graphs import graph_names
+from vcut_trt.spec.interface import DECODERS, ENCODERS, GraphName
 from vcut_trt.spec.steps import step_graphs
 
 
@@ -25,26 +26,39 @@ class Layout:
     groups: tuple[tuple[GraphName, ...], ...]
 
     @property
+    def graphs(self) -> tuple[GraphName, ...]:
+        """All of them."""
+        return tuple(name for group in self.groups for name in group)
+
+    @property
     def steps(self) -> tuple[GraphName, ...]:
         """The graphs of the denoising steps."""
-        return tuple(name for group in self.groups for name in group if name not in ENCODERS + DECODER)
+        return tuple(name for name in self.graphs if name not in ENCODERS + DECODERS)
+
+    @property
+    def decoders(self) -> tuple[GraphName, ...]:
+        """The graphs that decode."""
+        return tuple(name for name in self.graphs if name in DECODERS)
 
 
 UNETS = step_graphs()
 """The graphs of a bundle's steps that has no more kinds than the cut needs."""
 
 
-def layouts(residency: Residency, steps: tuple[GraphName, ...] = UNETS) -> tuple[Layout, ...]:
+def layouts(residency: Residency, graphs: tuple[GraphName, ...] = graph_names()) -> tuple[Layout, ...]:
     """The layouts that `residency` allows, from the fastest to the leanest.
 
     Args:
         residency: What the user allows.
-        steps: The graphs of the bundle's kinds of steps. They leave before the decoder only where memory demands it.
+        graphs: The bundle's, in the order of their use. Those of the steps leave before the decoders only where memory
+            demands it.
     """
+    resident = Layout(residency=Residency.RESIDENT, groups=(graphs,))
+    steps, decoders = resident.steps, resident.decoders
     every = (
-        Layout(residency=Residency.RESIDENT, groups=(ENCODERS + steps + DECODER,)),
-        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps + DECODER)),
-        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps, DECODER)),
+        resident,
+        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps + decoders)),
+        Layout(residency=Residency.STAGED, groups=(ENCODERS, steps, decoders)),
     )
     return tuple(layout for layout in every if residency in (Residency.AUTO, layout.residency))
 
@@ -55,6 +69,6 @@ LAYOUTS = layouts(Residency.AUTO)
 
 def leaner_layout(layout: Layout, residency: Residency) -> Layout | None:
     """The next layout after `layout` that `residency` allows; None if there is none."""
-    every = layouts(Residency.AUTO, layout.steps)
-    allowed = layouts(residency, layout.steps)
+    every = layouts(Residency.AUTO, layout.graphs)
+    allowed = layouts(residency, layout.graphs)
     return next((leaner for leaner in every[every.index(layout) + 1 :] if leaner in allowed), None)

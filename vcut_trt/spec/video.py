@@ -9,12 +9,12 @@ from vcut_trt.errors import ConfigError
 LATENT_CHANNELS = 4
 VAE_SCALE = 8  # pixels per latent, each way
 SIZE_MULTIPLE = 64  # the VAE divides by 8, the UNet's three down-samplings by 8 again
-LARGEST_DEFAULT_CHUNK = 8  # frames
+LARGEST_DEFAULT_CHUNK = 8  # frames: what diffusers' pages decode at a time; all of 25 would take some 23 GB of scratch
 
 
 def default_decode_chunk(frames: int) -> int:
-    """The largest divisor of `frames` up to 8: 14 → 7, 25 → 5."""
-    return max(n for n in range(1, LARGEST_DEFAULT_CHUNK + 1) if frames % n == 0)
+    """Up to 8: a video of 25 frames is decoded as 8 + 8 + 8 + 1, one of 14 as 8 + 6, one of 6 at once."""
+    return min(frames, LARGEST_DEFAULT_CHUNK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class VideoSpec:
     frames: int
     height: int  # pixels
     width: int  # pixels
-    decode_chunk: int  # frames decoded at a time, a divisor of `frames`
+    decode_chunk: int  # frames decoded at a time; the last chunk of a video holds what is left
 
     def __post_init__(self) -> None:
         if self.videos < 1:
@@ -40,9 +40,13 @@ class VideoSpec:
             if pixels < SIZE_MULTIPLE or pixels % SIZE_MULTIPLE:
                 nearest = max(SIZE_MULTIPLE, round(pixels / SIZE_MULTIPLE) * SIZE_MULTIPLE)
                 raise ConfigError(f"{name} is {pixels}; it must be a multiple of {SIZE_MULTIPLE}: try {nearest}")
-        if self.decode_chunk < 1 or self.frames % self.decode_chunk:
-            divisors = ", ".join(str(n) for n in range(1, self.frames + 1) if self.frames % n == 0)
-            raise ConfigError(f"decode chunk {self.decode_chunk} does not divide {self.frames} frames; use {divisors}")
+        if not 1 <= self.decode_chunk <= self.frames:
+            raise ConfigError(f"decode chunk is {self.decode_chunk}; with {self.frames} frames, use 1 … {self.frames}")
+
+    @property
+    def last_chunk(self) -> int:
+        """Frames of a last chunk that is shorter than the others; 0 where there is none."""
+        return self.frames % self.decode_chunk
 
     @property
     def latent_height(self) -> int:

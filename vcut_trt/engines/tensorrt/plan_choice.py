@@ -119,7 +119,7 @@ def choose_layout(bundle: Bundle, plans: PlanSet, gpu: Gpu, residency: Residency
     Raises:
         DeviceMemoryError: None does.
     """
-    allowed = layouts(residency, bundle.manifest.step_graphs)
+    allowed = layouts(residency, tuple(bundle.manifest.graphs))
     for layout in allowed:
         if memory_need(bundle.manifest, plans, layout).engine_bytes + WORKING_BYTES <= gpu.free_bytes:
             return layout
