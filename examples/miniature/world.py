@@ -129,12 +129,17 @@ def evaluation_seed(index: int) -> int:
     return EVALUATION_SEEDS[index]
 
 
-def draw_scene(seed: int) -> Scene:
-    """A scene of the world; consecutive seeds take the kinds in turn."""
+def draw_scene(seed: int, motion: tuple[int, int] | None = None) -> Scene:
+    """A scene of the world; consecutive seeds take the kinds in turn.
+
+    `motion`: the motion bucket and the frame rate, instead of drawn ones.
+    """
     # Python's own generator: the only one whose numbers are promised to stay the same from version to version.
     rng = random.Random(seed)  # noqa: S311  # no secret
     kind = KINDS[seed % len(KINDS)]
     bucket, fps = rng.randint(*BUCKETS), rng.randint(*FRAME_RATES)
+    if motion is not None:
+        bucket, fps = motion
     colour, ground = rng.choice(sorted(PALETTE)), rng.choice(sorted(GROUNDS))
     radius = rng.uniform(6.5, 9.0) if kind is Kind.BALL else rng.uniform(10.0, 13.0)
     way = speed(bucket, fps) * (FRAMES - 1)
