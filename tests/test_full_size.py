@@ -87,7 +87,7 @@ def test_svd_unet_in_onnx_runtime_agrees_with_pytorch(tmp_path: Path) -> None:
 
 
 def test_the_fusion_guard_stops_an_unfused_svd_xt(tmp_path: Path) -> None:
-    video = VideoSpec(videos=1, frames=25, height=576, width=1024, decode_chunk=8)
+    video = VideoSpec(videos=1, frames=25, height=576, width=1024, decode_chunk=5)
     config = ExportConfig(video=video, precision=Precision.FP16, output=tmp_path / "unfused")
     bundle = export_bundle(UnfusedCheckpoint("svd-xt", SVD_XT), config)
     with pytest.raises(BuildError, match="attentions are not fused") as error:
@@ -97,7 +97,7 @@ def test_the_fusion_guard_stops_an_unfused_svd_xt(tmp_path: Path) -> None:
 
 
 def test_every_attention_of_svd_xt_is_fused(tmp_path: Path) -> None:
-    video = VideoSpec(videos=1, frames=25, height=576, width=1024, decode_chunk=8)
+    video = VideoSpec(videos=1, frames=25, height=576, width=1024, decode_chunk=5)
     config = ExportConfig(
         video=video, precision=Precision.BF16, output=tmp_path / "bf16", cross_attention=CrossAttention.EXACT, opset=23
     )
