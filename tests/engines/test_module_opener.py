@@ -17,8 +17,8 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.spec.graphs import graph_names
-from vcut_trt.spec.interface import GraphName, GraphSpec, TensorSpec
-from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
+from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName, GraphSpec, TensorSpec
+from vcut_trt.spec.residency import LAYOUTS, UNETS, Layout, Residency
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS

@@ -15,8 +15,8 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.spec.graphs import graph_names
-from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.residency import DECODER, ENCODERS, LAYOUTS, UNETS, Layout, Residency
+from vcut_trt.spec.interface import DECODER, ENCODERS, GraphName
+from vcut_trt.spec.residency import LAYOUTS, UNETS, Layout, Residency
 
 RESIDENT, TWO_GROUPS, THREE_GROUPS = LAYOUTS
 SIZES = {"image_encoder": 2, "vae_encoder": 1, "unet_cfg": 4, "unet_single": 3, "vae_decoder": 5}
