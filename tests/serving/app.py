@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.sample_jobs import FakeWorker
 from vcut_trt.bundle.bundle import Bundle
@@ -74,3 +75,18 @@ def final(client: TestClient, name: str, **options: Any) -> dict[str, Any]:
             pass
     answer: dict[str, Any] = client.get(f"/v1/videos/{name}", **options).json()
     return answer
+
+
+def completed(client: TestClient) -> str:
+    """The id of a job that has ended well."""
+    name = str(client.post("/v1/videos", files=upload(), data=STEPS).json()["id"])
+    assert final(client, name)["status"] == "completed"
+    return name
+
+
+def metrics(client: TestClient, **options: Any) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every value that Prometheus is told, by its name and the values of its labels."""
+    families = text_string_to_metric_families(client.get("/metrics", **options).text)
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }

@@ -90,6 +90,7 @@ def create_app(make_service: Callable[[], Service], doors: Doors, *, drain_secon
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = make_service()
         app.state.service = service
+        app.state.count_refusal = service.metrics.refused
         service.begin()
         try:
             yield

@@ -394,6 +394,17 @@ def outcomes(model: Any) -> dict[str, float]:
     return {key: value for (name, key), value in model.utils.counters.items() if name == "vcut_videos_total"}
 
 
+def test_counters_are_there_from_the_start(model: Any) -> None:
+    model.utils.counters.clear()
+    model.module.ModelMetrics("vcut", "1")
+    outcomes = ("completed", "failed", "cancelled")
+    stages = ("semantic binding", "quality improvement")
+    assert model.utils.counters == {
+        **{(f"vcut_videos_{what}", outcome): 0 for what in ("total", "seconds_total") for outcome in outcomes},
+        **{(f"vcut_steps_{what}", stage): 0 for what in ("total", "seconds_total") for stage in stages},
+    }
+
+
 def test_an_unexpected_error_is_answered_and_the_next_request_is_made(
     model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import Receive, Scope, Send
 
 NAMES = {
     400: "bad_request",
@@ -28,6 +30,14 @@ NAMES = {
     504: "deadline_exceeded",
     507: "no_space",
 }
+OF_JOBS = (409, 500, 504)  # what answers that tell how a job stands or ended
+REFUSALS = (
+    *(code for status, code in NAMES.items() if status not in OF_JOBS),
+    "not_completed",
+    "queue_full",
+    "idempotency_key_reused",
+)
+"""The codes of requests that were refused, as they are counted."""
 
 
 class ErrorDetail(BaseModel):
@@ -62,13 +72,28 @@ class ApiError(HTTPException):
         self.param = param
 
 
-def error_response(
-    status: int, message: str, *, code: str, param: str | None = None, headers: Any = None
-) -> JSONResponse:
-    """A refusal as a response."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = ErrorBody(error=ErrorDetail(message=message, type=kind, code=code, param=param))
-    return JSONResponse(body.model_dump(), status, headers)
+class ErrorResponse(JSONResponse):
+    """A refusal as a response. It is counted as it is sent, wherever it was made."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        body = ErrorBody(error=ErrorDetail(message=message, type=kind, code=code, param=param))
+        super().__init__(body.model_dump(), status, headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if self._code in REFUSALS:
+            scope["app"].state.count_refusal(self._code)
+        await super().__call__(scope, receive, send)
 
 
 async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
@@ -76,7 +101,7 @@ async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
     code = error.code if isinstance(error, ApiError) else NAMES.get(error.status_code, "error")
     param = error.param if isinstance(error, ApiError) else None
-    return error_response(error.status_code, str(error.detail), code=code, param=param, headers=error.headers)
+    return ErrorResponse(error.status_code, str(error.detail), code=code, param=param, headers=error.headers)
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
@@ -84,7 +109,7 @@ async def on_invalid_request(_request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = str(first["loc"][-1])
-    return error_response(422, f"{param}: {first['msg']}", code=NAMES[422], param=param)
+    return ErrorResponse(422, f"{param}: {first['msg']}", code=NAMES[422], param=param)
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vcut_trt.serving.api.errors import ApiError, error_response
+from vcut_trt.serving.api.errors import ApiError, ErrorResponse
 from vcut_trt.serving.jobs.service import LOCAL_OWNER, Service
 
 FORM_BYTES = 64 * 1024  # of fields and boundaries, beside the picture
@@ -94,7 +94,7 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"the request is larger than {self._most_bytes:,} bytes"
         headers = {"Connection": "close", **SECURITY_HEADERS}  # what is still being sent is not read
-        await error_response(413, message, code="too_large", headers=headers)(scope, receive, send)
+        await ErrorResponse(413, message, code="too_large", headers=headers)(scope, receive, send)
 
 
 def _content_length(scope: Scope) -> int:

@@ -284,15 +284,12 @@ def _refusing(service: Service) -> Iterator[None]:
     try:
         yield
     except QueueFullError as error:
-        service.metrics.refused("queue_full")
         after = {"Retry-After": str(service.seconds_until_room())}
         raise ApiError(429, str(error), code="queue_full", headers=after) from None
     except TooManyJobsError as error:
-        service.metrics.refused("too_many_jobs")
         after = {"Retry-After": str(service.seconds_until_room())}
         raise ApiError(429, str(error), headers=after) from None
     except KeyReusedError as error:
         raise ApiError(422, str(error), code="idempotency_key_reused", param="Idempotency-Key") from None
     except (OSError, sqlite3.Error) as error:
-        service.metrics.refused("no_space")
         raise ApiError(507, f"the job cannot be stored: {error}", headers={"Retry-After": "60"}) from error

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from vcut_trt.serving.api.errors import REFUSALS
 from vcut_trt.serving.jobs.jobs import Job, JobStatus
-from vcut_trt.serving.worker.messages import Made, StepDone
+from vcut_trt.serving.worker.messages import DECODE, ENCODE, Made, StepDone
+from vcut_trt.spec.steps import Stage
 
 STEP_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 30)
 LONG_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 
 
+class Restart(str, Enum):
+    """Why a worker was started again."""
+
+    OUT_OF_MEMORY = "out of memory"  # once more, with engines loaded a stage at a time
+    BROKEN = "broken"  # it said that it cannot go on
+    LOST = "lost"  # it crashed, hung or talked nonsense
+
+
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of their own.
+
+    A counter is there before what it counts, with each of its labels: a rate misses what comes with a new counter.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._jobs = Counter("vcut_jobs", "Jobs that ended", ["outcome"], registry=self.registry)
         self._refused = Counter(
-            "vcut_refused", "Requests for jobs that were refused", ["reason"], registry=self.registry
+            "vcut_refused", "Requests that were refused, by the code of the answer", ["reason"], registry=self.registry
         )
         self._restarts = Counter("vcut_worker_restarts", "Workers started again", ["reason"], registry=self.registry)
         self._wait = Histogram(
@@ -36,21 +51,29 @@ class Metrics:
         self.queue = Gauge("vcut_queue_jobs", "Jobs that wait", registry=self.registry)
         self.running = Gauge("vcut_running_jobs", "Jobs that are being made", registry=self.registry)
         self.ready = Gauge("vcut_ready", "1 while a worker can make clips", registry=self.registry)
-        self.device_bytes = Gauge(
-            "vcut_device_memory_bytes", "GPU memory in use after the last job", registry=self.registry
-        )
+        self._device_bytes: Gauge | None = None  # made with its first value: without a GPU there is none to tell
         self._made_jobs, self._made_seconds = 0, 0.0
-        for status in JobStatus:
-            if status.is_final:
-                self._jobs.labels(status.value)  # so that a rate can be taken before the first one
+        self._fill_labels()
 
-    def refused(self, reason: str) -> None:
-        """A request for a job was refused."""
-        self._refused.labels(reason).inc()
+    def _fill_labels(self) -> None:
+        stages = [stage.value for stage in Stage]
+        for family, values in (
+            (self._jobs, [status.value for status in JobStatus if status.is_final]),
+            (self._refused, REFUSALS),
+            (self._restarts, [reason.value for reason in Restart]),
+            (self._step, stages),
+            (self._stage, [*stages, DECODE, ENCODE]),
+        ):
+            for value in values:
+                family.labels(value)
 
-    def restarted(self, reason: str) -> None:
+    def refused(self, code: str) -> None:
+        """A request was refused; `code` is one of REFUSALS."""
+        self._refused.labels(code).inc()
+
+    def restarted(self, reason: Restart) -> None:
         """A worker is about to be started again."""
-        self._restarts.labels(reason).inc()
+        self._restarts.labels(reason.value).inc()
 
     def started(self, job: Job) -> None:
         """A job has left the queue."""
@@ -67,7 +90,11 @@ class Metrics:
         for stage, seconds in event.timings.items():
             self._stage.labels(stage).observe(seconds)
         if event.device_bytes is not None:
-            self.device_bytes.set(event.device_bytes)
+            if self._device_bytes is None:
+                self._device_bytes = Gauge(
+                    "vcut_device_memory_bytes", "GPU memory in use after the last job", registry=self.registry
+                )
+            self._device_bytes.set(event.device_bytes)
 
     def ended(self, status: JobStatus, seconds: float | None) -> None:
         """A job has ended, `seconds` after its start; None: it never started."""

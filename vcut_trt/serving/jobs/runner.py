@@ -25,7 +25,7 @@ from typing import TypeVar
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, Progress
-from vcut_trt.serving.jobs.metrics import Metrics
+from vcut_trt.serving.jobs.metrics import Metrics, Restart
 from vcut_trt.serving.jobs.store import MAKING, MOST_ATTEMPTS, JobStore
 from vcut_trt.serving.worker.messages import Made, Make, Ready, StepDone
 from vcut_trt.serving.worker.protocol import JobFailedError, VideoWorker, WorkerLostError, WorkerStoppedError
@@ -213,11 +213,11 @@ class Runner:
             logger.warning("job %s: %s; once more, with engines loaded a stage at a time", job.id, error)
             self._residency = Residency.STAGED
             self._persist(lambda: self._store.put_back(job.id))
-            self._restart("out of memory", str(error))
+            self._restart(Restart.OUT_OF_MEMORY, str(error))
             return
         self._end_failed(job, error.code, str(error))
         if not self._worker.is_alive:
-            self._restart("broken", str(error))
+            self._restart(Restart.BROKEN, str(error))
 
     def _lost(self, job: Job, error: WorkerLostError) -> None:
         if self._draining.is_set():
@@ -231,7 +231,7 @@ class Runner:
             self._count(job, JobStatus.CANCELLED)
         else:
             self._persist(lambda: self._store.put_back(job.id))
-        self._restart("lost", str(error))
+        self._restart(Restart.LOST, str(error))
 
     def _was_cancelled(self, job: Job) -> bool:
         now = self._store.get(job.id)
@@ -247,7 +247,7 @@ class Runner:
 
     # The worker
 
-    def _restart(self, kind: str, reason: str) -> None:
+    def _restart(self, kind: Restart, reason: str) -> None:
         self._metrics.restarted(kind)
         self.situation = Situation(state=State.REPLACING, reason=reason)
         self._start(reason)

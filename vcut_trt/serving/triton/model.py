@@ -34,6 +34,7 @@ from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO
 from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.steps import Stage
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders for strangers' files: the common ones, and no more
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
@@ -183,17 +184,19 @@ class ModelMetrics:
             )
         }
         self._counters: dict[tuple[str, str, str], Any] = {}
-        for outcome in (COMPLETED, FAILED, CANCELLED):
-            self._count("vcut_videos_total", "outcome", outcome, 0)  # so that a rate can be taken before the first
+        for outcome in (COMPLETED, FAILED, CANCELLED):  # a rate misses what comes with a new counter
+            self.ended(outcome, 0.0, videos=0)
+        for stage in Stage:
+            self.stepped(stage.value, 0.0, steps=0)
 
-    def ended(self, outcome: str, seconds: float) -> None:
+    def ended(self, outcome: str, seconds: float, *, videos: int = 1) -> None:
         """A request has ended."""
-        self._count("vcut_videos_total", "outcome", outcome, 1)
+        self._count("vcut_videos_total", "outcome", outcome, videos)
         self._count("vcut_videos_seconds_total", "outcome", outcome, seconds)
 
-    def stepped(self, stage: str, seconds: float) -> None:
+    def stepped(self, stage: str, seconds: float, *, steps: int = 1) -> None:
         """A step is done."""
-        self._count("vcut_steps_total", "stage", stage, 1)
+        self._count("vcut_steps_total", "stage", stage, steps)
         self._count("vcut_steps_seconds_total", "stage", stage, seconds)
 
     def _count(self, name: str, label: str, value: str, amount: float) -> None:

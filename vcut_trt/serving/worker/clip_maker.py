@@ -13,16 +13,23 @@ from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.serving.jobs.jobs import ErrorCode
-from vcut_trt.serving.worker.messages import Failed, Made, Make, StageBegun, StepDone, Stopped
+from vcut_trt.serving.worker.messages import (
+    CONDITION,
+    DECODE,
+    ENCODE,
+    Failed,
+    Made,
+    Make,
+    StageBegun,
+    StepDone,
+    Stopped,
+)
 from vcut_trt.spec.clip import ClipSettings
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline
 
 logger = logging.getLogger(__name__)
-
-
-CONDITION, DECODE, ENCODE = "condition", "decode", "encode"
 
 
 class StopAskedError(Exception):

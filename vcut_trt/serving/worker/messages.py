@@ -52,6 +52,10 @@ class Unusable(_Message):
     message: str
 
 
+CONDITION, DECODE, ENCODE = "condition", "decode", "encode"
+"""The stages that have no steps; those that have are `spec.steps.Stage`."""
+
+
 class StageBegun(_Message):
     """A stage that has no steps begins: conditioning, decoding, encoding."""
 
