@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,10 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vcut_trt.serving.api.errors import on_http_error, on_invalid_request
-from vcut_trt.serving.api.guards import BodyLimit, SecurityHeaders, owner_of
+from vcut_trt.serving.api.answers import HeadLikeGet, on_server_error
+from vcut_trt.serving.api.errors import on_http_error, on_invalid_request, refusals
+from vcut_trt.serving.api.guards import BodyLimit, KnownHosts, SecurityHeaders, check_query, owner_of
 from vcut_trt.serving.api.routes import Served, router
 from vcut_trt.serving.jobs.jobs import JobStatus
 from vcut_trt.serving.jobs.service import Service
@@ -102,6 +102,7 @@ def create_app(make_service: Callable[[], Service], doors: Doors, *, drain_secon
         summary="Image-to-video with Stable Video Diffusion, as jobs.",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,  # to whatever host was asked for
     )
     app.state.doors = doors
     app.include_router(router)
@@ -109,19 +110,21 @@ def create_app(make_service: Callable[[], Service], doors: Doors, *, drain_secon
     _add_page(app)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(Exception, on_server_error)
     # The one added last is asked first.
     app.add_middleware(BodyLimit, most_bytes=doors.upload_bytes)
     if doors.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(doors.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Idempotency-Key"],
             expose_headers=["Location", "Retry-After", "X-Video-Id"],
         )
     if doors.allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(doors.allowed_hosts))
+        app.add_middleware(KnownHosts, allowed_hosts=doors.allowed_hosts)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadLikeGet)
     return app
 
 
@@ -151,14 +154,15 @@ def _add_watching(app: FastAPI) -> None:
     @app.get(
         "/metrics",
         tags=["watching"],
+        dependencies=[Depends(owner_of), Depends(check_query)],
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 403, 422)},
     )
-    async def metrics(service: Served, _owner: Annotated[str, Depends(owner_of)]) -> Response:
+    async def metrics(service: Served) -> Response:
         """Prometheus's text format. Needs a key, where the server has keys."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/server", tags=["watching"])
+    @app.get("/v1/server", tags=["watching"], dependencies=[Depends(check_query)], responses=refusals(422))
     async def server(service: Served) -> ServerInfo:
         """What this server makes."""
         manifest = service.config.bundle.manifest

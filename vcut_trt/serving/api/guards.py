@@ -1,13 +1,14 @@
-"""What stands before every request: who asks, from where, and how much is sent."""
+"""What stands before every request: who asks, from where, under which name, how much is sent, and with which query."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vcut_trt.serving.api.errors import ApiError, ErrorResponse
@@ -48,6 +49,55 @@ def _check_origin(request: Request) -> None:
         return
     if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
         raise ApiError(403, f"pages of {origin[:200]} may not use this server; see --cors-origin")
+
+
+def check_query(request: Request) -> None:
+    """Refuse a query parameter that the route's description does not know: it would have no effect.
+
+    Raises:
+        ApiError: 422: one is unknown, or given twice.
+    """
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = sorted(field["name"] for field in operation.get("parameters", ()) if field["in"] == "query")
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise ApiError(422, f"the query {name[:100]} is not known; known here: {names}", param=name[:100])
+        if name in seen:
+            raise ApiError(422, f"the query {name} is given twice", param=name)
+        seen.add(name)
+
+
+class KnownHosts:
+    """Answers under the names that it may be asked by, and no others: a page could make its own name point here."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+        self._app = app
+        self._allowed_hosts = list(allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if await self._is_known(scope, receive):
+            await self._app(scope, receive, send)
+            return
+        message = "this server is not asked under that name; its operator can allow it: --allowed-host"
+        await ErrorResponse(400, message, code="bad_request")(scope, receive, send)
+
+    async def _is_known(self, scope: Scope, receive: Receive) -> bool:
+        """Whether Starlette's middleware, whose own refusal is no JSON, lets a request pass."""
+        passed = False
+
+        async def note(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            nonlocal passed
+            passed = True
+
+        async def nowhere(_message: MutableMapping[str, Any]) -> None:
+            return
+
+        judge = TrustedHostMiddleware(note, allowed_hosts=self._allowed_hosts, www_redirect=False)
+        await judge(scope, receive, nowhere)
+        return passed
 
 
 class _TooLargeError(Exception):

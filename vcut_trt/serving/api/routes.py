@@ -23,6 +23,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
+from vcut_trt.serving.api.answers import VideoFile
 from vcut_trt.serving.api.errors import ApiError, refusals, refusals_of_stream
 from vcut_trt.serving.api.forms import (
     LONGEST_FIELD_BYTES,
@@ -34,13 +35,13 @@ from vcut_trt.serving.api.forms import (
     parse_form,
     picture_of,
 )
-from vcut_trt.serving.api.guards import owner_of
+from vcut_trt.serving.api.guards import check_query, owner_of
 from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
 from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
 from vcut_trt.serving.jobs.service import Service
 from vcut_trt.serving.jobs.store import KeyReusedError, QueueFullError, TooManyJobsError
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"])
+router = APIRouter(prefix="/v1/videos", tags=["videos"], dependencies=[Depends(owner_of), Depends(check_query)])
 
 LOOK_OFTEN_SECONDS = 1.0  # whether a client that waits is still there
 LOOK_SECONDS = 5.0  # a listener looks at its job this often at least
@@ -54,7 +55,9 @@ def service_of(request: Request) -> Service:
 
 Owner = Annotated[str, Depends(owner_of)]
 Served = Annotated[Service, Depends(service_of)]
-VideoId = Annotated[str, Path(pattern=ID_PATTERN, description="As POST /v1/videos gave it.")]
+VideoId = Annotated[  # one of another shape is not there, and no more invalid than another that is not
+    str, Path(description="As POST /v1/videos gave it.", json_schema_extra={"pattern": ID_PATTERN})
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -124,7 +127,9 @@ async def submit_and_wait(
 async def jobs(
     owner: Owner,
     service: Served,
-    after: Annotated[str | None, Query(pattern=ID_PATTERN, description="The last id of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(description="The last id of the page before.", json_schema_extra={"pattern": ID_PATTERN})
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By the time of submission.")] = "desc",
 ) -> VideoList:
@@ -165,10 +170,16 @@ async def cancel_or_delete(video_id: VideoId, owner: Owner, service: Served) -> 
     "/{video_id}/content",
     summary="Fetch a video",
     response_class=FileResponse,
-    responses={200: MP4, 206: MP4, **refusals(401, 403, 404, 409, 416, 422)},
+    responses={200: MP4, 206: MP4, **refusals(400, 401, 403, 404, 409, 416, 422)},
 )
-async def content(video_id: VideoId, owner: Owner, service: Served) -> FileResponse:
+async def content(
+    video_id: VideoId,
+    owner: Owner,
+    service: Served,
+    variant: Annotated[Literal["video"], Query(description="There is one.")] = "video",
+) -> FileResponse:
     """The MP4 of a completed job; ranges are answered."""
+    assert variant
     found = await _find(service, video_id, owner)
     if found.status is not JobStatus.COMPLETED:
         raise ApiError(409, f"the job is {found.status.value}: it has no video", code="not_completed")
@@ -208,7 +219,7 @@ async def events(found: Annotated[Job, Depends(_existing)], service: Served) -> 
 async def _find(service: Service, video_id: str, owner: str) -> Job:
     found = await run_in_threadpool(service.store.get, video_id, owner)
     if found is None:  # also where it is somebody else's: whether it exists is nobody else's business
-        raise ApiError(404, f"there is no video {video_id}")
+        raise ApiError(404, f"there is no video {video_id[:100]}")
     return found
 
 
@@ -221,7 +232,7 @@ def _content(service: Service, job: Job) -> FileResponse:
     if not path.is_file():
         raise ApiError(404, f"the video {job.id} was deleted")
     headers = {"Cache-Control": "private, max-age=3600", "X-Video-Id": job.id}
-    return FileResponse(
+    return VideoFile(
         path, media_type="video/mp4", filename=f"{job.id}.mp4", content_disposition_type="inline", headers=headers
     )
 
