@@ -13,9 +13,10 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ImageError, NotFiniteError, ServingError
-from vcut_trt.runtime.clip import OnStep, animate
+from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.runtime.step_report import OnStep
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.progress import Advance

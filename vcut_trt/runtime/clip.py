@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
 
+from vcut_trt.runtime.callbacks import StepCallback
 from vcut_trt.runtime.image import fit_image
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.runtime.step_report import OnStep, StepReport
 from vcut_trt.spec.clip import ClipSettings
-
-OnStep = Callable[[int], None]
-"""Called with the number of steps done, from 1. What it raises ends the video between two steps."""
 
 
 def animate(
@@ -38,37 +36,15 @@ def animate(
         max_guidance_scale=settings.max_guidance_scale,
         num_videos_per_prompt=video.videos,
         generator=torch.Generator().manual_seed(settings.seed),
-        callback_on_step_end=_StepReport(on_step, settings.num_inference_steps),
+        callback_on_step_end=_followed_by(StepReport(on_step, settings.num_inference_steps, pipeline.device)),
         callback_on_step_end_tensor_inputs=(),
     ).frames
     return [list(clip) for clip in clips]
 
 
-class _StepReport:
-    """Tells of steps that are done, not of steps that are enqueued.
-
-    On a GPU the loop runs ahead of the kernels. A report waits for the step before the one just enqueued: the GPU
-    always has one step more to do, and whoever ends the video waits for two steps at most. Only the last step is waited
-    for itself.
-    """
-
-    def __init__(self, on_step: OnStep, steps: int) -> None:
-        self._on_step = on_step
-        self._steps = steps
-        self._before: torch.cuda.Event | None = None
-
-    def __call__(self, pipeline: VCutPipeline, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        """Follow step `index`, from 0. See `VCutPipeline.__call__`."""
-        if pipeline.device.type != "cuda":
-            self._on_step(index + 1)
-            return {}
-        enqueued = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        enqueued.record(torch.cuda.current_stream(pipeline.device))
-        if self._before is not None:
-            self._before.synchronize()
-            self._on_step(index)
-        if index + 1 == self._steps:
-            enqueued.synchronize()
-            self._on_step(index + 1)
-        self._before = enqueued
+def _followed_by(report: StepReport) -> StepCallback:
+    def follow(_pipeline: Any, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        report(index)
         return {}
+
+    return follow
