@@ -14,7 +14,6 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,8 @@ from vcut_trt.runtime.arguments import (
     prepared,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
-from vcut_trt.runtime.callbacks import AfterStep, StepCallback, after_step
+from vcut_trt.runtime.call import Call, Generators
+from vcut_trt.runtime.callbacks import StepCallback, after_step
 from vcut_trt.runtime.conditioning import encode_images
 from vcut_trt.runtime.configs import read_configs
 from vcut_trt.runtime.decoding import decode
@@ -62,19 +62,6 @@ if TYPE_CHECKING:
     from vcut_trt.runtime.preprocessor import ImageInput
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Call:
-    """What one call's arguments stand for."""
-
-    conditions: MicroConditions
-    scheduler: EulerDiscreteScheduler
-    schedule: CutSchedule
-    guidance: Tensor | None  # (F), fp32; None: nothing is guided
-    after_step: AfterStep
-    videos_per_image: int
-    generator: torch.Generator | list[torch.Generator] | None
 
 
 class VCutPipeline(Closing):
@@ -241,7 +228,7 @@ class VCutPipeline(Closing):
         noise_aug_strength: float = 0.02,
         decode_chunk_size: int | None = None,
         num_videos_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
@@ -270,7 +257,7 @@ class VCutPipeline(Closing):
         schedule = CutSchedule.chosen(
             num_inference_steps=len(scheduler.timesteps), cut_step=cut_step, reference_cut_step=self.default_cut_step
         )
-        call = _Call(
+        call = Call(
             conditions=conditions,
             scheduler=scheduler,
             schedule=schedule,
@@ -285,7 +272,7 @@ class VCutPipeline(Closing):
             frames = self._frames(pixels, latents, call, output_type)
         return self._output(frames) if return_dict else frames
 
-    def _frames(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: _Call, output_type: str) -> Any:
+    def _frames(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: Call, output_type: str) -> Any:
         """Condition, denoise and decode: frames of the kind that was asked for, or latents."""
         guard = FiniteGuard(call.schedule, self.device)
         with annotate("pipeline: %d steps, cut at %d", len(call.scheduler.timesteps), call.schedule.cut_step):
@@ -300,7 +287,7 @@ class VCutPipeline(Closing):
             self._engines.workspace.hand_over(frames)
         return frames
 
-    def _latents(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: _Call, guard: FiniteGuard) -> Tensor:
+    def _latents(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: Call, guard: FiniteGuard) -> Tensor:
         """The denoised latents, (V, F, 4, h, w), fp32, of the loop's own memory."""
         with annotate("stage: condition"):
             conditioning = encode_images(
@@ -336,9 +323,7 @@ class VCutPipeline(Closing):
             finally:
                 self._is_running = False
 
-    def _initial_latents(
-        self, latents: Tensor | None, generator: torch.Generator | list[torch.Generator] | None, scheduler: Any
-    ) -> Tensor:
+    def _initial_latents(self, latents: Tensor | None, generator: Generators, scheduler: Any) -> Tensor:
         """(V, F, 4, h, w), fp32, scaled to the first sigma; drawn in the bundle's precision, as diffusers does."""
         from diffusers.utils.torch_utils import randn_tensor
 
