@@ -15,6 +15,7 @@ from typing import Any
 from vcut_trt.errors import CheckpointError
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.sampling import MUST_BE
 from vcut_trt.spec.video import LATENT_CHANNELS, VAE_SCALE
 
 HUB_IDS: Mapping[str, str] = {
@@ -128,8 +129,7 @@ def check_architecture(folder: Path, configs: dict[str, dict[str, Any]]) -> None
         ("vae/pixels per latent", 2 ** (len(vae.get("block_out_channels", ())) - 1), VAE_SCALE),
         ("image_encoder/image_size", clip.get("image_size"), CLIP_SIZE),
         ("scheduler/_class_name", scheduler.get("_class_name"), "EulerDiscreteScheduler"),
-        ("scheduler/prediction_type", scheduler.get("prediction_type"), "v_prediction"),
-        ("scheduler/timestep_type", scheduler.get("timestep_type"), "continuous"),
+        *((f"scheduler/{name}", scheduler.get(name), wanted) for name, wanted in MUST_BE.items()),
     ]
     for name, came, wanted in expected:
         if came != wanted:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
-
-if TYPE_CHECKING:
-    from diffusers import EulerDiscreteScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -61,31 +56,6 @@ def check_latents(video: VideoSpec, latents: Tensor | None) -> None:
     """Latents that were passed have the bundle's shape."""
     if latents is not None and tuple(latents.shape) != latents_shape(video):
         raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {latents_shape(video)}")
-
-
-def prepared(
-    scheduler: EulerDiscreteScheduler, num_inference_steps: int, sigmas: list[float] | None
-) -> EulerDiscreteScheduler:
-    """A scheduler of one video's own, with its steps set.
-
-    Args:
-        scheduler: Copied, not changed.
-        num_inference_steps: N; not looked at where there are sigmas.
-        sigmas: N + 1 of them, the last one (0) included, or None.
-
-    Raises:
-        ConfigError: There is no step, or a sigma is not positive.
-    """
-    if sigmas is None and num_inference_steps < 1:
-        raise ConfigError(f"num_inference_steps is {num_inference_steps}; it must be at least 1")
-    if sigmas is not None and (len(sigmas) < 2 or any(sigma <= 0 for sigma in sigmas[:-1])):
-        raise ConfigError("sigmas holds at least two numbers, positive but for the last one")
-    own = copy.deepcopy(scheduler)
-    if sigmas is None:
-        own.set_timesteps(num_inference_steps)
-    else:
-        own.set_timesteps(sigmas=sigmas)
-    return own
 
 
 def guidance_scale(lowest: float, highest: float, frames: int, device: torch.device) -> Tensor | None:

@@ -16,6 +16,11 @@ AfterStep = Callable[[int, Any, Tensor], Tensor]
 """Takes the step from 0, the timestep and the latents; gives the latents that the loop goes on with."""
 
 
+def unchanged(_index: int, _timestep: Any, latents: Tensor) -> Tensor:
+    """Without a callback, the loop goes on with what it has."""
+    return latents
+
+
 def after_step(pipeline: object, callback: StepCallback | None, shown: tuple[str, ...]) -> AfterStep:
     """What to do after each step of a video.
 
@@ -30,7 +35,7 @@ def after_step(pipeline: object, callback: StepCallback | None, shown: tuple[str
         ConfigError: By what is returned: the callback gave back latents of another shape.
     """
     if callback is None:
-        return lambda _index, _timestep, latents: latents
+        return unchanged
 
     def call_back(index: int, timestep: Any, latents: Tensor) -> Tensor:
         tensors = {name: latents.clone() for name in shown}

@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,10 @@ from vcut_trt.runtime.arguments import (
     check_videos,
     guidance_scale,
     latents_shape,
-    prepared,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.call import Call, Generators
-from vcut_trt.runtime.callbacks import StepCallback, after_step
+from vcut_trt.runtime.callbacks import StepCallback, after_step, unchanged
 from vcut_trt.runtime.conditioning import encode_images
 from vcut_trt.runtime.configs import read_configs
 from vcut_trt.runtime.decoding import decode
@@ -46,6 +46,7 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
+from vcut_trt.runtime.schedulers import check_scheduler, prepared
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import ENCODERS, GraphName
@@ -73,7 +74,7 @@ class VCutPipeline(Closing):
         engines: The engines of the graphs.
         video: The size of what the engines make.
         precision: The bundle's.
-        scheduler: A v-prediction Euler scheduler with continuous timesteps; copied for every video.
+        scheduler: Makes the sigmas; copied for every video. See `schedulers.check_scheduler`.
         preprocessor: Makes the encoders' inputs.
         default_cut_step: Of 25 steps; scaled to the number of steps of a call.
 
@@ -115,11 +116,12 @@ class VCutPipeline(Closing):
         self._engines = engines
         self.video = video
         self.precision = precision
-        self.scheduler = scheduler
         self.default_cut_step = default_cut_step
         self._preprocessor = preprocessor
         self._lock = threading.RLock()
         self._is_running = False
+        self._latest: Call | None = None  # the call that runs, or the last one
+        self.scheduler = scheduler
 
     @classmethod
     def from_bundle(
@@ -202,6 +204,23 @@ class VCutPipeline(Closing):
         return self._engines.workspace.device
 
     @property
+    def scheduler(self) -> EulerDiscreteScheduler:
+        """What makes the sigmas; inside a callback, the running call's own, with its steps set.
+
+        Raises:
+            ConfigError: When set: the graphs cannot take its steps, or a callback sets it.
+        """
+        return self._latest.scheduler if self._is_running and self._latest else self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: EulerDiscreteScheduler) -> None:
+        check_scheduler(scheduler)
+        with self._lock:  # after a video that another thread is making
+            if self._is_running:
+                raise ConfigError("the scheduler of a video cannot be changed from its own callback; set it before")
+            self._scheduler = scheduler
+
+    @property
     def residency(self) -> Residency:
         """Which engines are loaded at the same time: `resident` or `staged`."""
         return self._engines.layout.residency
@@ -253,7 +272,7 @@ class VCutPipeline(Closing):
         check_choices(output_type, callback_on_step_end_tensor_inputs)
         check_latents(self.video, latents)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
-        scheduler = prepared(self.scheduler, num_inference_steps, sigmas)
+        scheduler = prepared(self._scheduler, num_inference_steps, sigmas)
         schedule = CutSchedule.chosen(
             num_inference_steps=len(scheduler.timesteps), cut_step=cut_step, reference_cut_step=self.default_cut_step
         )
@@ -268,7 +287,7 @@ class VCutPipeline(Closing):
         )
         pixels = self._preprocessor(image)
         check_videos(self.video, len(pixels[0]), num_videos_per_prompt)
-        with self._exclusively():
+        with self._exclusively(call):
             frames = self._frames(pixels, latents, call, output_type)
         return self._output(frames) if return_dict else frames
 
@@ -311,17 +330,18 @@ class VCutPipeline(Closing):
         return latents
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
+    def _exclusively(self, call: Call) -> Iterator[None]:
         """One video at a time, on the engines' stream."""
         with self._lock:
             if self._is_running:
                 raise ConfigError("a pipeline cannot be called from its own callback; its engines are at work")
-            self._is_running = True
+            self._latest, self._is_running = call, True
             try:
                 with self._engines.workspace.running(), out_of_memory("the tensors of a video"):
                     yield
             finally:
                 self._is_running = False
+                self._latest = replace(call, after_step=unchanged, generator=None)  # and keep nothing of the caller's
 
     def _initial_latents(self, latents: Tensor | None, generator: Generators, scheduler: Any) -> Tensor:
         """(V, F, 4, h, w), fp32, scaled to the first sigma; drawn in the bundle's precision, as diffusers does."""
