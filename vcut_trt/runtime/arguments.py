@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.errors import ConfigError
+from vcut_trt.runtime.call import Generators
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -56,6 +57,24 @@ def check_latents(video: VideoSpec, latents: Tensor | None) -> None:
     """Latents that were passed have the bundle's shape."""
     if latents is not None and tuple(latents.shape) != latents_shape(video):
         raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {latents_shape(video)}")
+
+
+def check_generator(generator: Generators, videos: int, device: torch.device) -> None:
+    """A generator for all videos, or one for each, that can draw on the device.
+
+    Raises:
+        ConfigError: They are not as many, or something else than generators, or on another GPU's.
+    """
+    if isinstance(generator, list) and len(generator) != videos:
+        raise ConfigError(
+            f"generator is a list of {len(generator)}; this call makes {videos} video(s): pass one generator, or a "
+            "list with one for each video"
+        )
+    for one in generator if isinstance(generator, list) else () if generator is None else (generator,):
+        if not isinstance(one, torch.Generator):
+            raise ConfigError(f"generator is a {type(one).__name__}; use torch.Generator().manual_seed(0), or None")
+        if one.device.type not in ("cpu", device.type):
+            raise ConfigError(f"generator draws on {one.device}, and this pipeline is on {device}; use one of the CPU")
 
 
 def guidance_scale(lowest: float, highest: float, frames: int, device: torch.device) -> Tensor | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.runtime.bound_graph import BoundGraph
+from vcut_trt.runtime.call import Generators
 from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.steps import StepKind
@@ -62,9 +63,12 @@ def encode_images(
     *,
     device: torch.device,
     videos_per_image: int,
-    generator: torch.Generator | list[torch.Generator] | None,
+    generator: Generators,
 ) -> Conditioning:
     """Run both encoders for V = n · videos_per_image videos; image k makes videos k·m … k·m + m − 1.
+
+    diffusers orders embeddings like this and image latents the other way round (`repeat`), so that for several images
+    with several videos each it joins one image's embedding with another's latents.
 
     Args:
         encoders: `image_encoder` and `vae_encoder`, made for V videos.
@@ -72,12 +76,14 @@ def encode_images(
         conditions: The numbers beside the image.
         device: Where the encoders run.
         videos_per_image: m.
-        generator: Draws the noise on the image; advanced by (n, 3, H, W) fp32 numbers.
+        generator: Draws the noise on the images, (n, 3, H, W) fp32 numbers; of a list, with one for each video, that of
+            an image's first video draws the noise on it.
     """
     from diffusers.utils.torch_utils import randn_tensor
 
     pixel_values, image = pixels
-    noise = randn_tensor(tuple(image.shape), generator=generator, device=device, dtype=image.dtype)
+    drawing = generator[::videos_per_image] if isinstance(generator, list) else generator
+    noise = randn_tensor(tuple(image.shape), generator=drawing, device=device, dtype=image.dtype)
     noisy = image.to(device) + conditions.noise_aug_strength * noise
 
     def per_video(tensor: Tensor) -> Tensor:

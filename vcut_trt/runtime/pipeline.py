@@ -29,6 +29,7 @@ from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.arguments import (
     check_choices,
+    check_generator,
     check_latents,
     check_sizes,
     check_videos,
@@ -92,8 +93,8 @@ class VCutPipeline(Closing):
         motion_bucket_id         how much moves, 0 … 255
         noise_aug_strength       noise added to the image
         decode_chunk_size        frames decoded at a time
-        num_videos_per_prompt    videos of each image
-        generator                makes the random numbers
+        num_videos_per_prompt    m, videos of each image: image k makes videos k·m … k·m + m − 1
+        generator                makes the random numbers; a list has one for each video
         latents                  (V, F, 4, h, w) standard normal, instead of drawing them
         output_type              `pil`, `np`, `pt` or `latent`
         callback_on_step_end     see `callbacks.StepCallback`
@@ -287,6 +288,7 @@ class VCutPipeline(Closing):
         )
         pixels = self._preprocessor(image)
         check_videos(self.video, len(pixels[0]), num_videos_per_prompt)
+        check_generator(generator, self.video.videos, self.device)
         with self._exclusively(call):
             frames = self._frames(pixels, latents, call, output_type)
         return self._output(frames) if return_dict else frames
