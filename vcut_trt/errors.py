@@ -7,7 +7,7 @@ class VcutError(Exception):
     exit_code = 1
 
 
-class ConfigError(VcutError):
+class ConfigError(VcutError, ValueError):
     """A value that a user chose is not usable."""
 
     exit_code = 2
@@ -47,6 +47,10 @@ class NotFiniteError(VcutError):
 
 class ImageError(VcutError):
     """An image cannot be read or used."""
+
+
+class ImageValueError(ImageError, ValueError):
+    """What a program handed over as an image is none, or holds values that none has."""
 
 
 class VideoError(VcutError):

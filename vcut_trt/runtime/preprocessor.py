@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vcut_trt.errors import ImageError
+from vcut_trt.errors import ImageValueError
 from vcut_trt.runtime.image import to_rgb
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.video import VideoSpec
@@ -48,7 +48,7 @@ class ImagePreprocessor:
         """(n, 3, 224, 224), normalised, and (n, 3, H, W) in [−1, 1], both fp32, for n images.
 
         Raises:
-            ImageError: It is no image, or one that cannot be used.
+            ImageValueError: It is no image, or one that cannot be used.
         """
         pictures = [self._to_tensor(image) for image in _as_list(images)]
         pixel_values = torch.cat([self._clip_pixels(picture) for picture in pictures])
@@ -93,14 +93,18 @@ def _as_list(images: ImageInput) -> list[Image.Image] | list[Tensor]:
     pictures = images if isinstance(images, list) else [images]
     for picture in pictures:
         if not isinstance(picture, Image.Image):
-            raise ImageError(f"an image is a PIL image, a list of them, or a tensor; {type(picture).__name__} came")
+            raise ImageValueError(
+                f"an image is a PIL image, a list of them, or a tensor; {type(picture).__name__} came"
+            )
         if min(picture.size) < SMALLEST_SIDE:
-            raise ImageError(f"an image of {picture.size[0]} × {picture.size[1]} pixels is too small to be resized")
+            raise ImageValueError(
+                f"an image of {picture.size[0]} × {picture.size[1]} pixels is too small to be resized"
+            )
     return [to_rgb(picture) for picture in pictures]
 
 
 def _check_image_tensor(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE or not images.shape[0]:
-        raise ImageError(f"an image tensor is (n, 3, height, width); {tuple(images.shape)} came")
+        raise ImageValueError(f"an image tensor is (n, 3, height, width); {tuple(images.shape)} came")
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
-        raise ImageError("an image tensor holds floating-point numbers in [0, 1]; other values came")
+        raise ImageValueError("an image tensor holds floating-point numbers in [0, 1]; other values came")
