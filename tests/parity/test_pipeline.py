@@ -16,8 +16,12 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.pretrained import PretrainedConfig, pipeline_of
+from vcut_trt.runtime.clip import animate
+from vcut_trt.runtime.image import fit_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.precision import Precision
 
 LEVEL = 1 / 255  # of 8-bit colour
@@ -99,6 +103,19 @@ def test_no_guidance_and_own_sigmas_equal_diffusers(nano: VCutPipeline) -> None:
     expected = stock(image, generator=seeded(5), decode_chunk_size=CHUNK, **FIXED, **arguments).frames
     came = nano(image, generator=seeded(5), **arguments).frames
     assert largest_difference(came, expected) <= LEVEL
+
+
+def test_a_clip_on_another_grid_equals_diffusers_on_its_sigmas(nano: VCutPipeline) -> None:
+    settings = ClipSettings(num_inference_steps=4, cut_step=5, seed=6, grid=Grid.AYS)
+    video = nano.video
+    picture = fit_image(sample_images(1)[0], width=video.width, height=video.height, fit=settings.fit)
+    stock = stock_pipeline(parts(checkpoint(), NANO))
+    arguments = {"decode_chunk_size": CHUNK, "output_type": "pil", **FIXED}
+    expected = stock(picture, sigmas=list(Grid.AYS.sigmas(4) or ()), generator=seeded(6), **arguments).frames
+    came = animate(nano, picture, settings, lambda _step: None)
+    assert np.abs(np.stack(came[0]).astype(int) - np.stack(expected[0]).astype(int)).max() <= 1
+    on_karras = animate(nano, picture, replace(settings, grid=Grid.KARRAS), lambda _step: None)
+    assert np.abs(np.stack(came[0]).astype(int) - np.stack(on_karras[0]).astype(int)).max() > 10
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,4 @@ def test_the_page_begins_with_the_defaults_of_a_clip() -> None:
     }
     assert {name: float(fields.values[name]) for name in defaults} == defaults
     assert fields.values["fit"] == ClipSettings.fit.value
+    assert fields.values["grid"] == ClipSettings.grid.value

@@ -10,6 +10,7 @@ import typer
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
 from vcut_trt.spec.clip import ClipSettings, Fit
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that vcut-export made.")]
@@ -43,6 +44,14 @@ MinGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the fi
 MaxGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")]
 FitOption = Annotated[Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")]
 
+GridOption = Annotated[
+    Grid,
+    typer.Option(
+        help="Where the steps stand. karras: the scheduler's own, as in diffusers; ays: Align Your Steps, made for few "
+        "steps, such as 10; sgm_uniform: even in log sigma."
+    ),
+]
+
 
 def clip_settings(
     bundle: Bundle,
@@ -56,6 +65,7 @@ def clip_settings(
     min_guidance: float,
     max_guidance: float,
     fit: Fit,
+    grid: Grid,
 ) -> ClipSettings:
     """The settings that the options of a clip stand for.
 
@@ -72,5 +82,6 @@ def clip_settings(
         "min_guidance_scale": min_guidance,
         "max_guidance_scale": max_guidance,
         "fit": fit,
+        "grid": grid,
     }
     return ClipSettings.of(asked, reference_cut_step=bundle.manifest.cut_step)

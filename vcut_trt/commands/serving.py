@@ -20,6 +20,7 @@ from vcut_trt.commands.options import (
     DeviceOption,
     FitOption,
     FpsOption,
+    GridOption,
     JsonOption,
     MaxGuidanceOption,
     MinGuidanceOption,
@@ -168,6 +169,7 @@ def batch(
     min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
     max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
     fit: FitOption = ClipSettings.fit,
+    grid: GridOption = ClipSettings.grid,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -195,6 +197,7 @@ def batch(
             min_guidance=min_guidance,
             max_guidance=max_guidance,
             fit=fit,
+            grid=grid,
         )
         config = BatchConfig(
             bundle=opened,

@@ -18,6 +18,7 @@ from vcut_trt.commands.options import (
     DeviceOption,
     FitOption,
     FpsOption,
+    GridOption,
     JsonOption,
     MaxGuidanceOption,
     MinGuidanceOption,
@@ -50,6 +51,7 @@ def generate(
     min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
     max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
     fit: FitOption = ClipSettings.fit,
+    grid: GridOption = ClipSettings.grid,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -74,6 +76,7 @@ def generate(
             min_guidance=min_guidance,
             max_guidance=max_guidance,
             fit=fit,
+            grid=grid,
         )
         config = GenerateConfig(image=image, output=output, settings=settings)
         choice = choose_backend(opened, backend, device)
@@ -105,6 +108,7 @@ def tune(
         Metric, typer.Option(help="What the cut video and the uncut one are compared by, frame by frame.")
     ] = Metric.PSNR,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
+    grid: GridOption = ClipSettings.grid,
     seeds: Annotated[int, typer.Option(help="Videos of each image: one with each of the seeds 0, 1 …")] = 2,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
@@ -121,7 +125,11 @@ def tune(
         from vcut_trt.runtime.pipeline import VCutPipeline
 
         config = TuneConfig(
-            metric=metric, at_least=at_least, num_inference_steps=steps, seeds=tuple(range(max(seeds, 0)))
+            metric=metric,
+            at_least=at_least,
+            num_inference_steps=steps,
+            grid=grid,
+            seeds=tuple(range(max(seeds, 0))),
         )
         video = opened.manifest.video
         pictures = [

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.quality import Metric, check_installed, frame_quality
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.progress import SILENT, Progress
 
@@ -40,6 +41,7 @@ class TuneConfig:
     metric: Metric
     at_least: float  # the bound on the metric: dB for PSNR, up to 1 for SSIM
     num_inference_steps: int
+    grid: Grid = Grid.KARRAS
     seeds: tuple[int, ...]  # a video is made from each image with each
 
     def __post_init__(self) -> None:
@@ -152,9 +154,11 @@ def _videos(pipeline: VCutPipeline, image: Image.Image, seed: int, config: TuneC
     """(V, F, 3, H, W) in [0, 1], fp32, on the CPU: the same noise for every cut step."""
     import torch
 
+    sigmas = config.grid.sigmas(config.num_inference_steps)
     frames = pipeline(
         image,
         num_inference_steps=config.num_inference_steps,
+        sigmas=None if sigmas is None else list(sigmas),
         num_videos_per_prompt=pipeline.video.videos,
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",

@@ -28,6 +28,7 @@ def animate(
     clips = pipeline(
         fit_image(picture, width=video.width, height=video.height, fit=settings.fit),
         num_inference_steps=settings.num_inference_steps,
+        sigmas=settings.sigmas,
         cut_step=settings.cut_step,
         fps=settings.fps,
         motion_bucket_id=settings.motion_bucket_id,

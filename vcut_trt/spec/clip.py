@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import chosen
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 
 
@@ -79,6 +80,7 @@ class ClipSettings:
     min_guidance_scale: float = 1.0
     max_guidance_scale: float = 3.0
     fit: Fit = Fit.CROP
+    grid: Grid = Grid.KARRAS
 
     def __post_init__(self) -> None:
         if self.num_inference_steps > MOST_STEPS:
@@ -107,7 +109,7 @@ class ClipSettings:
             reference_cut_step: The bundle's cut step, of 25 steps.
 
         Raises:
-            ConfigError: A value is out of range, or not a way to fit.
+            ConfigError: A value is out of range, or not a way to fit or a grid.
         """
         values = {name: value for name, value in asked.items() if value is not None}
         schedule = CutSchedule.chosen(
@@ -118,7 +120,14 @@ class ClipSettings:
         values["cut_step"] = schedule.cut_step
         values.setdefault("seed", draw_seed())
         values["fit"] = chosen(Fit, "fit", values.get("fit", cls.fit))
+        values["grid"] = chosen(Grid, "grid", values.get("grid", cls.grid))
         return cls(**values)
+
+    @property
+    def sigmas(self) -> list[float] | None:
+        """Where the steps stand, the last one (0) included; None: where the scheduler puts them."""
+        sigmas = self.grid.sigmas(self.num_inference_steps)
+        return None if sigmas is None else list(sigmas)
 
     @property
     def schedule(self) -> CutSchedule:

@@ -121,6 +121,7 @@ def test_the_repository_names_its_bundle_and_every_setting(nano_bundle: Bundle, 
         ("min_guidance_scale", "TYPE_FP64", (1,), True),
         ("max_guidance_scale", "TYPE_FP64", (1,), True),
         ("fit", "TYPE_STRING", (1,), True),
+        ("grid", "TYPE_STRING", (1,), True),
     }
     assert {field.name for field in settings} == {field.name for field in fields(ClipSettings)}
     assert [(field.name, word(field.data_type), list(field.dims)) for field in config.output] == [

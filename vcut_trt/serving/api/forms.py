@@ -19,6 +19,7 @@ from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
 from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.video import VideoSpec
 
@@ -86,6 +87,7 @@ class VideoForm(BaseModel):
         description="Guidance scale of the last frame; up to 1: none.",
     )
     fit: Fit = Field(ClipSettings.fit, description="A picture of another shape: cut its overhang off, or distort it.")
+    grid: Grid = Field(ClipSettings.grid, description="Where the steps stand; ays was made for few steps, such as 10.")
     timeout_seconds: float | None = Field(
         None, gt=0, le=30 * 86400, allow_inf_nan=False, description="Fail the job if it is not done by then."
     )
@@ -196,9 +198,10 @@ def form_schema() -> dict[str, Any]:
     """The OpenAPI description of the form's body."""
     schema = VideoForm.model_json_schema(by_alias=False)
     definitions = schema.pop("$defs")  # an OpenAPI document looks for them elsewhere
-    fit = schema["properties"]["fit"]
-    del fit["$ref"]
-    fit.update({name: definitions["Fit"][name] for name in ("type", "enum")})
+    for field in schema["properties"].values():
+        if reference := field.pop("$ref", None):
+            chosen = definitions[reference.rpartition("/")[2]]
+            field.update({name: chosen[name] for name in ("type", "enum")})
     picture = {"type": "string", "format": "binary", "description": f"The first frame: {', '.join(FORMATS)}."}
     schema["properties"] = {"image": picture, **schema["properties"]}
     schema["required"] = ["image"]

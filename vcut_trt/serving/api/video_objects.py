@@ -53,6 +53,7 @@ class VideoObject(BaseModel):
     noise_aug_strength: float
     min_guidance_scale: float
     max_guidance_scale: float
+    grid: str
     timings: dict[str, float] = Field(description="Seconds it waited and ran, and of each stage.")
     error: ErrorObject | None
 
@@ -105,6 +106,7 @@ def video_object(service: Service, job: Job, progress: Progress | None) -> Video
         noise_aug_strength=settings.noise_aug_strength,
         min_guidance_scale=settings.min_guidance_scale,
         max_guidance_scale=settings.max_guidance_scale,
+        grid=settings.grid.value,
         timings=_timings(job),
         error=ErrorObject(code=job.error.code.value, message=job.error.message) if job.error else None,
     )

@@ -87,8 +87,8 @@ export function reuse(job) {
   setSteps(job.num_inference_steps);
   $('cut_step').value = job.cut_step;
   setCut('cut', job.cut_step);
-  const same = ['seed', 'fps', 'motion_bucket_id', 'noise_aug_strength', 'min_guidance_scale', 'max_guidance_scale'];
-  for (const name of same) $(name).value = job[name];
+  const numbers = ['seed', 'fps', 'motion_bucket_id', 'noise_aug_strength', 'min_guidance_scale', 'max_guidance_scale'];
+  for (const name of [...numbers, 'grid']) $(name).value = job[name];
   checkSeed();
   $('job-heading').scrollIntoView({ behavior: calm.matches ? 'auto' : 'smooth' });
   $('cut_step').focus({ preventScroll: true });

@@ -23,6 +23,7 @@ from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.spec.clip import ClipSettings, Fit
+from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
 from vcut_trt.work.staging import stage_folder
 
@@ -43,6 +44,7 @@ DATA_TYPES: Mapping[type, str] = {
     int: "TYPE_INT64",
     float: "TYPE_FP64",  # 0.02 as an FP32 is another number, and makes another video than `vcut generate`
     Fit: "TYPE_STRING",
+    Grid: "TYPE_STRING",
 }
 SETTINGS: Mapping[str, str] = {
     field.name: DATA_TYPES[get_type_hints(ClipSettings)[field.name]] for field in fields(ClipSettings)
