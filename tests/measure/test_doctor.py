@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -24,7 +28,7 @@ from vcut_trt.engines.tensorrt import gpu as gpus
 from vcut_trt.engines.tensorrt import module, probe
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour
-from vcut_trt.errors import EngineError
+from vcut_trt.errors import BuildError, EngineError
 from vcut_trt.measure import doctor
 from vcut_trt.measure.doctor import Examination, Finding, State, examine
 from vcut_trt.spec.interface import GraphName
@@ -76,9 +80,11 @@ def test_an_old_driver_is_told_everywhere_that_it_matters(nano_bundle: Bundle, m
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     examination = examine(nano_bundle.root)
     assert (bad(examination), examination.can_run) == (["PyTorch", "bundle"], False)
-    assert of(examination, "driver")[0].found == "driver 570.86.15 (CUDA 12.8 at most)"
+    assert of(examination, "driver")[0].found == "570.86.15 (CUDA 12.8 at most)"
     assert of(examination, "GPU")[0].found == "NVIDIA A10: compute capability 8.6, 24.0 GiB"
-    assert "needs a driver of release 580 or newer" in of(examination, "PyTorch")[0].found
+    for finding in (*of(examination, "PyTorch"), *of(examination, "bundle")):
+        assert finding.found.endswith("needs a driver of release 580 or newer")
+        assert finding.remedy.startswith("Update the driver, or install the packages for CUDA 12: see docs/gpu.md.")
     assert "--device cpu" in of(examination, "bundle")[0].remedy
 
 
@@ -100,8 +106,8 @@ def test_an_a10_says_which_residency_fits(
     if can_run:
         assert f"runs on tensorrt on cuda, {told}: a CUDA GPU was found" in finding.found
     else:
-        assert "NVIDIA A10 has 2.00 GiB free" in finding.remedy
-        assert "End other programs on the GPU" in finding.remedy
+        assert finding.found.endswith("NVIDIA A10 has 2.00 GiB free")
+        assert finding.remedy.startswith("End other programs on the GPU")
 
 
 def test_a_broken_tensorrt_has_a_remedy(nano_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ def test_a_broken_tensorrt_has_a_remedy(nano_bundle: Bundle, monkeypatch: pytest
     assert (bad(examination), examination.can_run) == (["TensorRT (rtx)"], True)  # ONNX Runtime runs it
     (finding,) = of(examination, "TensorRT (rtx)")
     assert "cannot open shared object file" in finding.found
-    assert finding.remedy == 'Install it again: pip install --force-reinstall "vcut-trt[rtx]"'
+    assert finding.remedy.startswith('Install it again: python -m pip install --force-reinstall "tensorrt-rtx-cu1')
     (missing,) = of(examination, "TensorRT (classic)")
     assert (missing.state, missing.remedy) == (State.NOTE, "")  # one is enough
 
@@ -128,7 +134,8 @@ def test_a_bundle_whose_files_were_changed_cannot_run(nano_bundle: Bundle, tmp_p
     (root / record.path).write_bytes(b"other")
     examination = examine(root)
     assert (bad(examination), examination.can_run) == (["bundle"], False)
-    assert f"{record.path} was changed" in of(examination, "bundle")[0].remedy
+    (finding,) = of(examination, "bundle")
+    assert f"{record.path} was changed" in finding.found + finding.remedy
 
 
 def test_every_bad_line_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,6 +146,109 @@ def test_every_bad_line_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     examination = examine(tmp_path / "no bundle")
     assert {"driver", "PyTorch", "ONNX Runtime", "kernel cache", "bundle"} <= set(bad(examination))
     assert all(finding.remedy for finding in examination.findings if finding.state is State.BAD)
+
+
+@pytest.mark.parametrize(
+    ("raised", "token", "state", "told"),
+    [
+        (None, "token", State.OK, "reachable, logged in"),
+        (None, None, State.NOTE, "Accept the licence"),
+        (OSError("no network"), None, State.NOTE, "--random-weights"),
+    ],
+)
+def test_the_hub_is_asked(
+    raised: Exception | None, token: str | None, state: State, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    driver_is(monkeypatch, None)
+
+    def answer(_hub: object, _model: str, *, timeout: float) -> None:
+        assert timeout > 0
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
+    (finding,) = doctor._hub()
+    assert (finding.state, told in finding.found + finding.remedy) == (state, True)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_card_is_tried_with_a_small_tensor(is_whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    card(monkeypatch, 24 * GIB)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    ones = torch.ones
+
+    def on_card(*size: int, device: torch.device | None = None) -> torch.Tensor:
+        if device is not None and not is_whole:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered\nCompile with ...")
+        return ones(*size)
+
+    monkeypatch.setattr(torch, "ones", on_card)
+    (finding,) = doctor._torch()
+    assert finding.state is (State.OK if is_whole else State.BAD)
+    if is_whole:
+        assert "a small tensor on cuda:0: NVIDIA A10, compute capability 8.6, 24.0 GiB free" in finding.found
+    else:
+        assert finding.found.endswith("CUDA error: uncorrectable ECC error encountered")
+        assert "nvidia-smi" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version", "command"),
+    [
+        ("12.8", "1.31.1", "onnxruntime-gpu<1.27"),
+        ("13.0", "1.26.0", "onnxruntime-gpu>=1.27"),
+        ("13.0", "1.31.1", "onnxruntime-gpu[cuda,cudnn]"),
+        ("12.8", "1.26.0", "onnxruntime-gpu[cuda,cudnn]"),
+    ],
+)
+def test_an_onnx_runtime_that_does_not_start_on_cuda_is_told_which_one_does(
+    cuda: str, version: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(doctor.onnxruntime, "__version__", version)
+    assert f'python -m pip install "{command}"' in doctor._matching_onnx_runtime()
+
+
+def test_a_big_bundle_on_a_cpu_is_told_to_take_hours(nano_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "BIG_PIXELS", 1)
+    examination = examine(nano_bundle.root)
+    assert [finding.state for finding in of(examination, "bundle")] == [State.OK, State.NOTE]
+    assert "takes hours on a CPU" in of(examination, "bundle")[1].found
+
+
+def test_a_gpu_that_rtx_does_not_build_for_needs_the_other_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = SimpleNamespace(__version__="1.7.1.116", ILogger=object, ComputeCapability=SimpleNamespace(SM86=1, SM89=2))
+    monkeypatch.setattr(probe, "load", lambda _flavour: trt)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    with pytest.raises(BuildError, match=r"compute capability 9\.0\. Install TensorRT, .*vcut-trt\[tensorrt\]"):
+        probe.probe(Flavour.RTX)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "twelve", "packages"),
+    [
+        (Flavour.RTX, False, ["tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13"]),
+        (Flavour.RTX, True, ["tensorrt-rtx-cu12-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu12"]),
+        (Flavour.CLASSIC, False, ["tensorrt"]),
+    ],
+)
+def test_what_is_installed_again_are_packages_that_an_index_has(
+    flavour: Flavour, twelve: bool, packages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_has_package", lambda name: name == module.OWN_PACKAGE or twelve)
+    words = module.reinstall_help(flavour).partition("--force-reinstall ")[2].split()
+    assert [re.split("[=>]", word.strip('"'))[0] for word in words] == packages
+
+
+def test_both_pairs_of_rtx_are_of_one_version() -> None:
+    """Their plans run on exactly the version that built them, whichever CUDA it is for."""
+    pins = [line.partition(";")[0] for line in metadata.requires("vcut-trt") or () if "rtx-cu1" in line]
+    by_cuda = {cuda: sorted(pin.strip().replace(cuda, "") for pin in pins if cuda in pin) for cuda in ("cu12", "cu13")}
+    assert len(by_cuda["cu13"]) == 2
+    assert by_cuda["cu12"] == by_cuda["cu13"]
 
 
 @pytest.mark.parametrize(("name", "code", "can_run"), [("nano", 0, True), ("nothing", 1, False), ("", 0, None)])

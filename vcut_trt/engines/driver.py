@@ -21,6 +21,7 @@ OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 SUCCESS, STUB_LIBRARY, NO_DEVICE = 0, 34, 100  # CUresult
 MAJOR_ATTRIBUTE, MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 NAME_BYTES = 256
+DOES_NOT_START = "does not start"
 ON_THE_CPU = "To run on the CPU all the same, use --device cpu."
 
 
@@ -79,7 +80,7 @@ def why_torch_sees_no_gpu() -> str | None:
         return None
     if driver.error:
         return (
-            f"the NVIDIA {driver} does not start (cuInit: error {driver.error}); `nvidia-smi` tells more. After an "
+            f"the NVIDIA {driver} {DOES_NOT_START} (cuInit: error {driver.error}); `nvidia-smi` tells more. After an "
             "update of the driver, start this machine again; in a container, start it with --gpus all."
         )
     import torch

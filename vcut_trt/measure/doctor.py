@@ -32,6 +32,10 @@ from vcut_trt.errors import EngineError, VcutError, first_line
 from vcut_trt.spec.residency import Residency
 from vcut_trt.work.progress import SILENT, Progress
 
+NEW_ONNX_RUNTIME, FIRST_CUDA_OF_NEW_ONNX_RUNTIME = (1, 27), 13  # those before are built for CUDA 12: docs/gpu.md
+REINSTALL_ONNX_RUNTIME = (  # the package for the CPU alone hides the other
+    "python -m pip uninstall --yes onnxruntime; python -m pip install --force-reinstall --no-deps onnxruntime-gpu"
+)
 HUB_MODEL = "stabilityai/stable-video-diffusion-img2vid-xt"
 HUB_SECONDS = 10.0
 BIG_PIXELS = 256 * 256  # of a frame: beyond that a CPU takes hours for a video
@@ -94,7 +98,7 @@ def _driver() -> Iterator[Finding]:
         text, _, remedy = str(drivers.why_torch_sees_no_gpu()).partition("; ")
         yield Finding(subject="driver", state=State.BAD, found=text, remedy=remedy)
         return
-    yield Finding(subject="driver", state=State.OK, found=str(driver))
+    yield Finding(subject="driver", state=State.OK, found=str(driver).removeprefix("driver "))
     for gpu in driver.gpus:
         about = "compute capability {}.{}, {:.1f} GiB".format(*gpu.compute_capability, gpu.total_bytes / GIB)
         yield Finding(subject="GPU", state=State.OK, found=f"{gpu.name}: {about}")
@@ -111,8 +115,10 @@ def _torch() -> Iterator[Finding]:
                 subject="PyTorch", state=State.OK if works else State.BAD, found=f"{version}: runs on the CPU"
             )
         else:
-            remedy = "Update the driver, or install a PyTorch that fits it: see docs/gpu.md."
-            yield Finding(subject="PyTorch", state=State.BAD, found=reason, remedy=remedy)
+            found, remedy = _told(reason, "`nvidia-smi` tells whether the driver works.")
+            if drivers.DOES_NOT_START in reason:
+                found, remedy = f"{version}: {drivers.DOES_NOT_START}", "See the driver, above."
+            yield Finding(subject="PyTorch", state=State.BAD, found=found, remedy=remedy)
         return
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
@@ -134,8 +140,8 @@ def _onnx_runtime() -> Iterator[Finding]:
         subject, provider = "ONNX Runtime", PROVIDERS[kind]
         version = f"{onnxruntime.__version__} on {kind}"
         if provider not in onnxruntime.get_available_providers():
-            remedy = "pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu"
-            yield Finding(subject=subject, state=State.BAD, found=f"{version}: has no {provider}", remedy=remedy)
+            found = f"{version}: has no {provider}"
+            yield Finding(subject=subject, state=State.BAD, found=found, remedy=REINSTALL_ONNX_RUNTIME)
             continue
         try:
             session = onnxruntime.InferenceSession(_one_node(), providers=[provider])
@@ -143,9 +149,7 @@ def _onnx_runtime() -> Iterator[Finding]:
             why = "" if works else f": could not start its {provider}"
         except RUNTIME_ERRORS as error:
             works, why = False, f": {first_line(error)}"
-        remedy = (
-            "" if works else "Each version is built for one CUDA major version: docs/gpu.md says which go together."
-        )
+        remedy = "" if works else _matching_onnx_runtime() if kind == "cuda" else REINSTALL_ONNX_RUNTIME
         state = State.OK if works else State.BAD
         yield Finding(subject=subject, state=state, found=version + (why or ": a session of one node"), remedy=remedy)
 
@@ -161,9 +165,8 @@ def _tensorrt() -> Iterator[Finding]:
         try:
             yield Finding(subject=subject, state=State.OK, found=probe.try_tensorrt(flavour))
         except EngineError as error:
-            extra = "rtx" if flavour is Flavour.RTX else "tensorrt"
-            remedy = f'Install it again: pip install --force-reinstall "vcut-trt[{extra}]"'
-            yield Finding(subject=subject, state=State.BAD, found=str(error), remedy=remedy)
+            found, remedy = _told(str(error), f"{module.reinstall_help(flavour)}.")
+            yield Finding(subject=subject, state=State.BAD, found=found, remedy=remedy)
 
 
 def _folders() -> Iterator[Finding]:
@@ -209,7 +212,9 @@ def _bundle(root: Path) -> Iterator[Finding]:
             layout = f", {choose_layout(bundle, choice.plans, gpu, Residency.AUTO).residency.value}"
         _verify(bundle, choice)
     except VcutError as error:
-        yield Finding(subject="bundle", state=State.BAD, found=f"{root} cannot run", remedy=str(error))
+        why, remedy = _told(str(error), "")
+        found = f"{root} cannot run" + (f": {why}" if remedy else "")
+        yield Finding(subject="bundle", state=State.BAD, found=found, remedy=remedy or why)
         return
     found = f"{root} runs on {choice.backend.value} on {choice.device}{layout}: {choice.reason}"
     yield Finding(subject="bundle", state=State.OK, found=found)
@@ -217,6 +222,24 @@ def _bundle(root: Path) -> Iterator[Finding]:
     if choice.device.type == "cpu" and video.height * video.width > BIG_PIXELS:
         slow = f"a video of {video.frames} frames, {video.width} × {video.height}, takes hours on a CPU"
         yield Finding(subject="bundle", state=State.NOTE, found=slow, remedy="Make it on a machine with a CUDA GPU.")
+
+
+def _told(text: str, otherwise: str) -> tuple[str, str]:
+    """What an error says, apart: what is wrong, its first sentence, and the remedy, the others; or `otherwise`."""
+    wrong, _, remedy = text.partition(". ")
+    return wrong.rstrip("."), remedy or otherwise
+
+
+def _matching_onnx_runtime() -> str:
+    """What makes ONNX Runtime run on the CUDA that PyTorch is built for."""
+    needs_new = int(str(torch.version.cuda or FIRST_CUDA_OF_NEW_ONNX_RUNTIME).partition(".")[0]) >= (
+        FIRST_CUDA_OF_NEW_ONNX_RUNTIME
+    )
+    is_new = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= NEW_ONNX_RUNTIME
+    if needs_new is is_new:
+        return 'Install the CUDA libraries that it needs: python -m pip install "onnxruntime-gpu[cuda,cudnn]"'
+    range_ = f"{'>=' if needs_new else '<'}{'.'.join(map(str, NEW_ONNX_RUNTIME))}"
+    return f'PyTorch is built for CUDA {torch.version.cuda}: python -m pip install "onnxruntime-gpu{range_}"'
 
 
 def _verify(bundle: Bundle, choice: BackendChoice) -> None:

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from enum import Enum
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,8 @@ RTX_MODULE, CLASSIC_MODULE = "tensorrt_rtx", "tensorrt"
 RTX_BINDINGS = "tensorrt_rtx_bindings"
 RTX_LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 RTX_LIBRARIES = ("libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so.")
+RTX_CU12_PACKAGE = "tensorrt-rtx-cu12-bindings"
+OWN_PACKAGE = "vcut-trt"
 INSTALL_HELP = (
     'install TensorRT for RTX with `pip install "vcut-trt[rtx]"`, or TensorRT with `pip install "vcut-trt[tensorrt]"`'
 )
@@ -96,7 +99,29 @@ def load(flavour: Flavour) -> ModuleType:
     try:
         return _load_rtx() if wants_rtx else importlib.import_module(CLASSIC_MODULE)
     except (ImportError, OSError) as error:
-        raise BuildError(f"TensorRT ({flavour.value}) cannot be loaded: {error}. To mend it, {INSTALL_HELP}") from error
+        raise BuildError(f"TensorRT ({flavour.value}) cannot be loaded: {error}. {reinstall_help(flavour)}") from error
+
+
+def reinstall_help(flavour: Flavour) -> str:
+    """How to install a TensorRT again: its packages by name, because no index need have vcut-trt itself."""
+    extra = "tensorrt"
+    if flavour is Flavour.RTX:
+        extra = "rtx-cu12" if _has_package(RTX_CU12_PACKAGE) else "rtx"
+    packages = [
+        requirement.partition(";")[0].strip()
+        for requirement in (metadata.requires(OWN_PACKAGE) if _has_package(OWN_PACKAGE) else None) or ()
+        if requirement.endswith(f'extra == "{extra}"')
+    ]
+    words = " ".join(f'"{package}"' for package in packages) or f'".[{extra}]"'
+    return f"Install it again: python -m pip install --force-reinstall {words}"
+
+
+def _has_package(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _load_rtx() -> ModuleType:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vcut_trt.engines.tensorrt.module import Flavour, load
+from vcut_trt.engines.tensorrt.targets import sm_name
 from vcut_trt.errors import BuildError, EngineError, VcutError
 
 SIZE = 64
@@ -53,7 +54,13 @@ def probe(flavour: Flavour) -> str:
     has_gpu = torch.cuda.is_available()
     if flavour is Flavour.CLASSIC and not has_gpu:
         return f"{trt.__version__}: loads; it builds and runs on a GPU only"
-    plan = _build(trt, logger, flavour, torch.cuda.get_device_capability() if has_gpu else WITHOUT_GPU)
+    capability = torch.cuda.get_device_capability() if has_gpu else WITHOUT_GPU
+    if flavour is Flavour.RTX and not hasattr(trt.ComputeCapability, sm_name(capability).upper()):
+        raise BuildError(
+            f"{trt.__version__} does not build for this GPU, of compute capability {capability[0]}.{capability[1]}. "
+            'Install TensorRT, which does: pip install "vcut-trt[tensorrt]"'
+        )
+    plan = _build(trt, logger, flavour, capability)
     if plan is None:
         raise BuildError(f"{trt.__version__} does not build: {' '.join(said) or 'it gives no reason'}")
     if not has_gpu:
@@ -74,7 +81,7 @@ def _build(trt: Any, logger: Any, flavour: Flavour, capability: tuple[int, int])
     config = builder.create_builder_config()
     if flavour is Flavour.RTX:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, "SM{}{}".format(*capability)), 0)
+        config.set_compute_capability(getattr(trt.ComputeCapability, sm_name(capability).upper()), 0)
     return builder.build_serialized_network(network, config)
 
 
