@@ -57,6 +57,24 @@ def verify_bundle(
         return _checks(bundle, checkpoint, choice, progress)
 
 
+def verify_graphs(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    choice: BackendChoice,
+    reference_device: torch.device,
+    progress: Progress = SILENT,
+) -> list[Check]:
+    """Compare each of a bundle's engines with PyTorch in fp32 on a device that need not be the engines'.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+        CheckpointError: The checkpoint cannot be loaded.
+        EngineError: An engine cannot be opened.
+    """
+    with _true_fp32(), _references(checkpoint, bundle.manifest, Workspace(reference_device)) as references:
+        return _check_graphs(bundle, choice, references, progress)
+
+
 @contextmanager
 def _true_fp32() -> Iterator[None]:
     """Convolutions and products of fp32 tensors in fp32: on CUDA, PyTorch lets cuDNN round their inputs to TF32."""
@@ -76,11 +94,7 @@ def _checks(bundle: Bundle, checkpoint: Checkpoint, choice: BackendChoice, progr
             checks.append(check_fold(checkpoint, bundle))
     workspace = Workspace(choice.device)
     with _references(checkpoint, manifest, workspace) as references:
-        options = EngineOptions(residency=Residency.STAGED, cuda_graphs=False)
-        with open_backend(bundle, choice, options) as opener:
-            for name in manifest.graphs:
-                with progress.stage(f"graph: {name.value}"):
-                    checks.append(_check_graph(bundle, name, references, opener))
+        checks += _check_graphs(bundle, choice, references, progress)
         with progress.stage("pipeline: PyTorch against engines"):
             checks.append(_check_pipeline(bundle, choice, references))
     with progress.stage("stock: diffusers against engines"):
@@ -121,6 +135,16 @@ def check_fold(checkpoint: Checkpoint, bundle: Bundle) -> Check:
     return compare("fold", "stock UNet", stock, folded, FOLD_TOLERANCE if exact else None)
 
 
+def _check_graphs(bundle: Bundle, choice: BackendChoice, references: ModuleOpener, progress: Progress) -> list[Check]:
+    checks = []
+    options = EngineOptions(residency=Residency.STAGED, cuda_graphs=False)
+    with open_backend(bundle, choice, options) as opener:
+        for name in bundle.manifest.graphs:
+            with progress.stage(f"graph: {name.value}"):
+                checks.append(_check_graph(bundle, name, references, opener))
+    return checks
+
+
 def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, opener: EngineOpener) -> Check:
     inputs = example_inputs(graph_spec(bundle, name), references.workspace.device)
     with references.open(name) as reference:
@@ -128,9 +152,11 @@ def _check_graph(bundle: Bundle, name: GraphName, references: ModuleOpener, open
         exact = {spec.name: inputs[spec.name].to(torch_dtype(spec.dtype)) for spec in reference.inputs}
         expected = reference(**exact)[output].cpu()
     references.unload()
+    here = opener.workspace.device
     with opener.open(name) as engine:
-        came = engine(**inputs)[output]
-    return compare(name.value, "PyTorch, fp32", expected, came, bundle.manifest.precision.row.graph_tolerance)
+        came = engine(**{key: tensor.to(here) for key, tensor in inputs.items()})[output]
+    compared = f"PyTorch, fp32, {references.workspace.device.type}"
+    return compare(name.value, compared, expected, came, bundle.manifest.precision.row.graph_tolerance)
 
 
 def _check_pipeline(bundle: Bundle, choice: BackendChoice, references: ModuleOpener) -> Check:
