@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow venv triton lint types check clean
+.PHONY: demo test test-slow gpu venv triton lint types check clean
 
 demo: venv
 	$(BIN)/vcut-export --model tiny --target a10 --target l4 --output build/tiny
@@ -23,6 +23,10 @@ test: venv
 # What the marker `slow` leaves out of `make test`.
 test-slow: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "slow and not full_size"
+
+# The proof on a CUDA card, with a report to attach to an issue: docs/gpu.md.
+gpu: venv
+	$(BIN)/python -m benchmarks.gpu_proof
 
 venv: $(READY)
 
