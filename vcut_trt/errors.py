@@ -13,6 +13,10 @@ class ConfigError(VcutError, ValueError):
     exit_code = 2
 
 
+class NotOfferedError(ConfigError, AttributeError):
+    """Something that diffusers' pipeline has and ours has not; the message says what takes its place."""
+
+
 class CheckpointError(VcutError):
     """A checkpoint is unknown, cannot be reached, or lacks a part."""
 

@@ -526,3 +526,18 @@ def test_an_engine_that_does_not_close_keeps_nothing_else_open(stuck: tuple[str,
     assert (opener.now_open, opener.closed) == ([], True)
     engines.close()  # nothing is left to do, or to complain about
     assert opener.events.count("close opener") == 1
+
+
+def test_who_asks_for_a_stage_at_a_time_gets_it_from_now_on() -> None:
+    opener = FakeOpener(RESIDENT)
+    engines = EngineSet(opener, Residency.AUTO)
+    opener.taken()
+    engines.go_staged()
+    *closed, used = opener.taken()
+    assert closing(OPEN_ENCODERS + OPEN_UNETS + OPEN_DECODER) <= set(closed)
+    assert used == "use 2 groups"
+    run_video(engines)
+    assert opener.taken()[: len(OPEN_ENCODERS)] == OPEN_ENCODERS
+    engines.go_staged()  # it does so already
+    assert opener.taken() == []
+    assert engines.layout == TWO_GROUPS

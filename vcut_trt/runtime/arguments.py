@@ -77,16 +77,14 @@ def check_generator(generator: Generators, videos: int, device: torch.device) ->
             raise ConfigError(f"generator draws on {one.device}, and this pipeline is on {device}; use one of the CPU")
 
 
-def guidance_scale(lowest: float, highest: float, frames: int, device: torch.device) -> Tensor | None:
-    """The guidance scale of each frame, (F) fp32; None where diffusers would not guide at all.
+def guidance_scales(lowest: float, highest: float, frames: int) -> Tensor:
+    """The guidance scale of each frame, (F) fp32.
 
     Raises:
         ConfigError: The scales are not finite, or the wrong way round.
     """
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ConfigError(f"the guidance scale runs from {lowest} to {highest}; both must be finite numbers")
-    if highest <= 1:
-        if lowest > 1:
-            raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
-        return None
-    return torch.linspace(lowest, highest, frames, device=device)
+    if highest <= 1 < lowest:
+        raise ConfigError(f"min_guidance_scale is {lowest}, above max_guidance_scale, {highest}")
+    return torch.linspace(lowest, highest, frames)

@@ -11,6 +11,7 @@ from torch import Tensor
 from vcut_trt.runtime.callbacks import AfterStep
 from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.video import VideoSpec
 
 if TYPE_CHECKING:
     from diffusers import EulerDiscreteScheduler
@@ -23,10 +24,17 @@ Generators = torch.Generator | list[torch.Generator] | None
 class Call:
     """What one call's arguments stand for."""
 
+    video: VideoSpec
     conditions: MicroConditions
-    scheduler: EulerDiscreteScheduler
+    scheduler: EulerDiscreteScheduler  # the call's own, its steps set
     schedule: CutSchedule
-    guidance: Tensor | None  # (F), fp32; None: nothing is guided
+    scales: Tensor  # of guidance, (F), fp32: what was asked for
+    guidance: Tensor | None  # the same on the device; None: nothing is guided
     after_step: AfterStep
     videos_per_image: int
     generator: Generators
+
+    @property
+    def guidance_scale(self) -> Tensor:
+        """(V, F, 1, 1, 1), as diffusers has it in its loop."""
+        return self.scales.repeat(self.video.videos, 1)[..., None, None, None]

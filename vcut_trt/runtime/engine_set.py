@@ -20,7 +20,7 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import DeviceMemoryError, EngineError
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.interface import GraphName
-from vcut_trt.spec.residency import Layout, Residency, leaner_layout
+from vcut_trt.spec.residency import Layout, Residency, layouts, leaner_layout
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,13 @@ class EngineSet:
         if self._has_new:
             self._has_new = False
             self._opener.keep_compiled()
+
+    def go_staged(self) -> None:
+        """Go on with one stage's engines at a time, as if no more were allowed; what is loaded now is closed."""
+        self._residency = Residency.STAGED
+        if self.layout.residency is not Residency.STAGED:
+            self._close_engines()
+            self._opener.use(layouts(Residency.STAGED, self.layout.graphs)[0])
 
     def close(self) -> None:
         """Close all engines and free what they share. They cannot be opened again."""

@@ -33,7 +33,7 @@ from vcut_trt.runtime.arguments import (
     check_latents,
     check_sizes,
     check_videos,
-    guidance_scale,
+    guidance_scales,
     latents_shape,
 )
 from vcut_trt.runtime.bound_graph import BoundGraph
@@ -45,6 +45,7 @@ from vcut_trt.runtime.decoding import decode
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
+from vcut_trt.runtime.habits import DiffusersHabits
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.runtime.schedulers import check_scheduler, prepared
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class VCutPipeline(Closing):
+class VCutPipeline(DiffusersHabits, Closing):
     """Image-to-video with a cut. Close it, or use it in a `with` block, to free its engines.
 
     Calls from several threads wait for each other: the engines share their tensors.
@@ -121,7 +122,6 @@ class VCutPipeline(Closing):
         self._preprocessor = preprocessor
         self._lock = threading.RLock()
         self._is_running = False
-        self._latest: Call | None = None  # the call that runs, or the last one
         self.scheduler = scheduler
 
     @classmethod
@@ -200,11 +200,6 @@ class VCutPipeline(Closing):
             raise
 
     @property
-    def device(self) -> torch.device:
-        """Where the engines run."""
-        return self._engines.workspace.device
-
-    @property
     def scheduler(self) -> EulerDiscreteScheduler:
         """What makes the sigmas; inside a callback, the running call's own, with its steps set.
 
@@ -272,16 +267,19 @@ class VCutPipeline(Closing):
         check_sizes(self.video, height=height, width=width, num_frames=num_frames, decode_chunk_size=decode_chunk_size)
         check_choices(output_type, callback_on_step_end_tensor_inputs)
         check_latents(self.video, latents)
+        scales = guidance_scales(min_guidance_scale, max_guidance_scale, self.video.frames)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
         scheduler = prepared(self._scheduler, num_inference_steps, sigmas)
         schedule = CutSchedule.chosen(
             num_inference_steps=len(scheduler.timesteps), cut_step=cut_step, reference_cut_step=self.default_cut_step
         )
         call = Call(
+            video=self.video,
             conditions=conditions,
             scheduler=scheduler,
             schedule=schedule,
-            guidance=guidance_scale(min_guidance_scale, max_guidance_scale, self.video.frames, self.device),
+            scales=scales,
+            guidance=scales.to(self.device) if max_guidance_scale > 1 else None,  # as diffusers decides it
             after_step=after_step(self, callback_on_step_end, tuple(callback_on_step_end_tensor_inputs)),
             videos_per_image=num_videos_per_prompt,
             generator=generator,
@@ -325,10 +323,12 @@ class VCutPipeline(Closing):
             sigmas = call.scheduler.sigmas.to(self.device, torch.float32)
             steps = self._engines.stage(self._engines.layout.steps, StepEngines)
             denoiser = steps.denoiser(conditioning, sigmas, call.schedule, call.guidance)
-            for index, timestep in enumerate(call.scheduler.timesteps):
-                latents = denoiser(latents, index + 1)
-                latents = call.after_step(index, timestep, latents)
-                guard.note_step(index + 1, latents)
+            with self._steps_told(len(call.scheduler.timesteps)) as tell:
+                for index, timestep in enumerate(call.scheduler.timesteps):
+                    latents = denoiser(latents, index + 1)
+                    latents = call.after_step(index, timestep, latents)
+                    guard.note_step(index + 1, latents)
+                    tell(index)
         return latents
 
     @contextmanager
