@@ -119,12 +119,12 @@ def compiled(pipeline: Any) -> Callable[[CutSchedule], Call]:
     return lambda _schedule: pipeline
 
 
-def deepcache(pipeline: Any) -> Callable[[CutSchedule], Call]:
-    """DeepCache (Ma et al., arXiv 2312.00858): deep features are kept for three steps."""
+def deepcache(pipeline: Any, *, interval: int = CACHE_INTERVAL) -> Callable[[CutSchedule], Call]:
+    """DeepCache (Ma et al., arXiv 2312.00858): deep features are kept for `interval` steps."""
     from DeepCache import DeepCacheSDHelper
 
     helper = DeepCacheSDHelper(pipe=pipeline)
-    helper.set_params(cache_interval=CACHE_INTERVAL, cache_branch_id=CACHE_BRANCH)
+    helper.set_params(cache_interval=interval, cache_branch_id=CACHE_BRANCH)
     helper.enable()
     return lambda _schedule: pipeline
 
@@ -136,7 +136,7 @@ def tgate(pipeline: Any) -> Callable[[CutSchedule], Call]:
     gated = TgateSVDLoader(pipeline)
 
     def call(schedule: CutSchedule) -> Call:
-        return lambda **arguments: gated.tgate(**arguments, gate_step=schedule.binding_steps)
+        return lambda *image, **arguments: gated.tgate(*image, **arguments, gate_step=schedule.binding_steps)
 
     return call
 

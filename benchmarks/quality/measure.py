@@ -176,7 +176,7 @@ def _stock_clips(
     return clips
 
 
-def make_clip(pipeline: Callable[..., Any], image: Image.Image, seed: int, steps: int, own: Mapping[str, int]) -> Clip:
+def make_clip(pipeline: Callable[..., Any], image: Image.Image, seed: int, steps: int, own: Mapping[str, Any]) -> Clip:
     """One video from either pipeline: both take the same arguments, but for each one's `own`."""
     last: dict[str, Tensor] = {}
 

@@ -1,0 +1,106 @@
+"""The benchmark on the miniature's world: who takes part, what is kept, and figures that are known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.miniature import clips as clips_module
+from benchmarks.miniature.clips import Clips, Work, make_all, read, scenes
+from benchmarks.miniature.contenders import STOCK, Contender, Kind, all_contenders, select
+from benchmarks.miniature.report import Report, rows
+from benchmarks.miniature.sheet import SHOWN, draw
+from benchmarks.miniature.view import page
+from benchmarks.subject import Subject
+from examples.miniature.world import FRAMES, HEIGHT, WIDTH
+from tests.models import NANO, checkpoint
+from vcut_trt.errors import ConfigError
+from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.progress import SILENT
+
+VIDEO = VideoSpec(videos=1, frames=FRAMES, height=HEIGHT, width=WIDTH, decode_chunk=FRAMES)
+WORK = Work(checkpoint=checkpoint(replace(NANO, height=HEIGHT, width=WIDTH)), video=VIDEO, scenes=2)
+CUT = Contender(name="exact/c17", kind=Kind.VCUT, cross_attention=CrossAttention.EXACT, cut_step=17)
+
+
+def clips(frames: Tensor, macs: int = 100) -> Clips:
+    count = len(frames)
+    return Clips(
+        frames=frames,
+        latents=torch.ones(count, FRAMES, 4, 8, 8),
+        cpu_seconds=torch.tensor([1.0] * count),
+        denoising_macs=macs,
+    )
+
+
+def test_contenders_have_names_of_their_own_and_patterns_choose_them() -> None:
+    names = [contender.name for contender in all_contenders()]
+    assert len(set(names)) == len(names)
+    assert set(SHOWN) <= set(names)
+    assert [each.name for each in select(["deepcache/*"])] == ["stock", "deepcache/2", "deepcache/3", "deepcache/5"]
+    with pytest.raises(ConfigError, match="no contender is called 'deepcash'"):
+        select(["deepcash"])
+
+
+def test_clips_are_kept_and_made_again_for_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every contender gets the same pictures and noise; what lies there whole is not made again."""
+    asked: list[tuple[object, ...]] = []
+
+    def make_clip(_call: object, _picture: object, seed: int, steps: int, arguments: dict[str, object]) -> object:
+        asked.append((seed, steps, arguments["fps"], arguments["motion_bucket_id"], arguments.get("sigmas")))
+        return clips_module.MadeClip(latents=torch.zeros(FRAMES, 4, 8, 8), frames=torch.rand(FRAMES, 3, 8, 8))
+
+    monkeypatch.setattr(clips_module, "make_clip", make_clip)
+    ays = Contender(name="stock/ays10", kind=Kind.STOCK, sigmas=(700.0, 1.0, 0.0))
+    make_all([STOCK, ays], WORK, tmp_path, SILENT)
+    first, second = asked[:3], asked[3:]
+    assert [each[:4] for each in first] == [each[:4] for each in second]
+    assert [each[0] for each in first] == [0, 0, 1]  # once to count, then each scene
+    assert first[0][2:4] == (scenes(1)[0].scene.fps, scenes(1)[0].scene.motion_bucket_id)
+    assert {each[4] is None for each in first} == {True}
+    assert [each[4] for each in second] == [[700.0, 1.0, 0.0]] * 3
+
+    asked.clear()
+    make_all([STOCK, ays], WORK, tmp_path, SILENT)
+    assert asked == []
+    assert read(STOCK, replace(WORK, scenes=3), tmp_path) is None
+    assert read(replace(ays, sigmas=(700.0, 2.0, 0.0)), WORK, tmp_path) is None
+    (tmp_path / "stock.safetensors").write_bytes(b"half a file")
+    make_all([STOCK, ays], WORK, tmp_path, SILENT)
+    assert [each[0] for each in asked] == [0, 0, 1]
+
+
+def test_figures_that_are_known_beforehand() -> None:
+    """Stock is the truth darkened; one contender is the truth itself, one stands still."""
+    truth = scenes(5)
+    true = torch.stack([clip.frames for clip in truth])
+    still = true[:, :1].expand_as(true)
+    stock, exact, frozen = rows([(STOCK, clips(true - 0.1)), (CUT, clips(true, 80)), (CUT, clips(still, 50))], truth)
+    assert stock.against_stock is None
+    assert exact.against_stock is not None
+    assert frozen.against_stock is not None
+    assert exact.macs_share == pytest.approx(0.8)
+    assert exact.against_stock.psnr_db.mean == pytest.approx(20, abs=1e-3)
+    assert exact.against_stock.truth_change_db.mean == pytest.approx(100, abs=0.1)  # 120 dB, where scores end, from 20
+    assert exact.against_stock.latent_error.mean == 0
+    assert exact.truth["last_position_error_px"].mean == 0
+    assert (exact.truth["shape_kept"].mean, exact.truth["right_way"].mean) == (1, 1)
+    assert frozen.truth["right_way"].mean == 0
+    assert frozen.truth["last_position_error_px"].mean > 5
+
+
+def test_the_table_says_how_to_read_it() -> None:
+    truth = scenes(2)
+    true = torch.stack([clip.frames for clip in truth])
+    made = [(STOCK, clips(true - 0.1)), (CUT, clips(true, 80))]
+    subject = Subject(model="tiny", revision=None, random_weights=False)
+    text = page(Report(subject=subject, scenes=2, size="8 frames", rows=rows(made, truth))).as_markdown()
+    assert "| exact/c17 | 0.800 | 20.0 ± 0.0 |" in text
+    assert "say nothing about SVD's own" in text
+    sheet = draw(made, truth)
+    assert sheet.height > 6 * HEIGHT  # two scenes: the truth, stock and the cut of each
