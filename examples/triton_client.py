@@ -39,9 +39,13 @@ def request_inputs(client: Any, model: str, image: Path, settings: dict[str, str
 
 
 def one_element(datatype: str, content: bytes) -> np.ndarray[Any, Any]:
-    """An array of one element: a number, or the bytes as they are."""
+    """An array of one element: a number, or the bytes as they are.
+
+    INT64 carries a seed from 2⁶³ on as the negative number of the same 64 bits, which is the same seed to torch.
+    """
     if datatype == "INT64":
-        return np.array([int(content)], dtype=np.int64)
+        number = int(content)
+        return np.array([number], dtype=np.uint64 if number >= 2**63 else np.int64).view(np.int64)
     if datatype == "FP64":
         return np.array([float(content)], dtype=np.float64)
     return np.array([content], dtype=np.object_)
@@ -88,7 +92,7 @@ def main() -> int:
         client.stop_stream(cancel_requests=True)
         print("cancelled", file=sys.stderr)
         return INTERRUPTED
-    except (InferenceServerException, OSError, ValueError) as error:
+    except (InferenceServerException, OSError, OverflowError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

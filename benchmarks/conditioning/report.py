@@ -19,7 +19,7 @@ from benchmarks.subject import Subject
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.versions import installed_versions
 from vcut_trt.spec.choices import CrossAttention
-from vcut_trt.spec.clip import LARGEST_SEED
+from vcut_trt.spec.clip import check_seed
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec
 
@@ -54,8 +54,7 @@ class ConditioningConfig:
                 f"boundary is {self.boundary}; with {steps} steps it must lie in 1 … {steps + 1}: the first step of "
                 f"quality improvement ({steps + 1} = every step is semantic binding)"
             )
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must lie in 0 … {LARGEST_SEED}")
+        check_seed(self.seed)
         if self.video.videos != 1:
             raise ConfigError(f"videos is {self.video.videos}; the ablation makes one video at a time")
 

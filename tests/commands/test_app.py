@@ -217,7 +217,7 @@ def test_sigterm_during_a_real_export_keeps_what_is_finished_and_is_code_143(tmp
         (["--steps", 10, "--cut-step", 12], 2, ["cut_step is 12", "1 … 11"]),
         (["--steps", 0], 2, ["num_inference_steps is 0"]),
         (["--fps", 0], 2, ["fps is 0"]),
-        (["--seed", -1], 2, ["seed is -1"]),
+        (["--seed", 2**64], 2, [f"seed is {2**64}", f"{-(2**63)} … {2**64 - 1}"]),
         (["--motion-bucket", -1], 2, ["motion_bucket_id is -1"]),
         (["--noise-aug", "nan"], 2, ["noise_aug_strength is nan"]),
         (["--device", "tpu"], 2, ["unknown device 'tpu'"]),
@@ -315,6 +315,16 @@ def test_generate_as_json_makes_the_video_that_it_names(bundle: Path, image: Pat
         stream = container.streams.video[0]
         assert (stream.frames, stream.width, stream.height, stream.average_rate) == (6, 128, 64, 9)
     assert sorted(path.name for path in image.parent.iterdir()) == ["clip.mp4", "image.png", "nano"]
+
+
+def test_negative_seeds_are_torchs_own(bundle: Path, image: Path) -> None:
+    """−1 and 2⁶⁴ − 1 are one seed to a generator, and so one video."""
+    for seed in (-1, 2**64 - 1, 0):
+        result = vcut("generate", bundle, image, "-o", f"{seed}.mp4", "--steps", 1, "--seed", seed, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["seed"] == seed
+    videos = [Path(f"{seed}.mp4").read_bytes() for seed in (-1, 2**64 - 1, 0)]
+    assert videos[0] == videos[1] != videos[2]
 
 
 def test_generate_says_what_runs_it_and_prints_the_path_alone(bundle: Path, image: Path) -> None:

@@ -457,14 +457,30 @@ def test_jobs_are_opened_reused_and_deleted(page: Page, server: Running) -> None
 
 def test_seeds_beyond_javascripts_numbers_stay_whole(page: Page, server: Running) -> None:
     visit(page, server.url)
-    page.locator("#seed").fill(str(2**63 - 1))
+    page.locator("#seed").fill(str(2**64 - 1))
     submitted = page.locator(".screen .numbers")
     choose(page)
     page.locator("#num_inference_steps").fill("3")
     page.locator("#send").click()
-    expect(submitted).to_contain_text(str(2**63 - 1))
-    page.locator("#seed").fill(str(2**63))
-    assert page.locator("#seed").evaluate("(input) => input.validationMessage") == f"At most {2**63 - 1}."
+    expect(submitted).to_contain_text(str(2**64 - 1))
+    said = f"From {-(2**63)} to {2**64 - 1}."
+    for seed, message in ((-(2**63), ""), (-(2**63) - 1, said), (2**64 - 1, ""), (2**64, said)):
+        page.locator("#seed").fill(str(seed))
+        assert page.locator("#seed").evaluate("(input) => input.validationMessage") == message
+
+
+def test_seeds_stay_whole_in_browsers_that_do_not_tell_a_numbers_text(page: Page, server: Running) -> None:
+    """JSON.parse tells a reviver how a number was written in newer browsers only."""
+    page.add_init_script(
+        "const parse = JSON.parse; JSON.parse = (text, revive) =>"
+        " parse(text, revive && function (name, value) { return revive.call(this, name, value); });"
+    )
+    visit(page, server.url)
+    page.locator("#seed").fill(str(-(2**63) + 1))
+    choose(page)
+    page.locator("#num_inference_steps").fill("3")
+    page.locator("#send").click()
+    expect(page.locator(".screen .numbers")).to_contain_text(str(-(2**63) + 1))
 
 
 def test_a_full_queue_says_when_to_try_again(page: Page, nano_bundle: Bundle, tmp_path: Path) -> None:

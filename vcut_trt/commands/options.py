@@ -36,7 +36,9 @@ CutStepOption = Annotated[
         show_default=False,
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="The same seed makes the same video on the same machine.")]
+SeedOption = Annotated[
+    int, typer.Option(help="The same seed makes the same video on the same machine; any that torch takes, −1 too.")
+]
 FpsOption = Annotated[int, typer.Option(help="Frames a second.")]
 MotionBucketOption = Annotated[int, typer.Option(help="How much moves; SVD was trained with 0 … 255.")]
 NoiseAugOption = Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")]

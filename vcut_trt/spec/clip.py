@@ -59,8 +59,18 @@ class MicroConditions:
             raise ConfigError(f"noise_aug_strength is {self.noise_aug_strength}; it must be a finite number from 0")
 
 
-LARGEST_SEED = 2**63 - 1
+SMALLEST_SEED, LARGEST_SEED = -(2**63), 2**64 - 1  # what torch takes; −1 is the seed 2⁶⁴ − 1 there
 MOST_STEPS = 1000  # of the scheduler's training; more would repeat timesteps
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch's generators do not take.
+
+    Raises:
+        ConfigError: It lies outside −2⁶³ … 2⁶⁴ − 1.
+    """
+    if not SMALLEST_SEED <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed is {seed}; it must lie in {SMALLEST_SEED} … {LARGEST_SEED}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +95,7 @@ class ClipSettings:
     def __post_init__(self) -> None:
         if self.num_inference_steps > MOST_STEPS:
             raise ConfigError(f"num_inference_steps is {self.num_inference_steps}; at most {MOST_STEPS} make sense")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must lie in 0 … {LARGEST_SEED}")
+        check_seed(self.seed)
         check_fps(self.fps)
         MicroConditions(
             fps=self.fps, motion_bucket_id=self.motion_bucket_id, noise_aug_strength=self.noise_aug_strength

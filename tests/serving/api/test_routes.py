@@ -160,6 +160,13 @@ def test_ranges_of_a_video_are_answered(client: TestClient) -> None:
     assert client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=99999-"}).status_code == 416
 
 
+@pytest.mark.parametrize("seed", [-1, -(2**63), 2**64 - 1])
+def test_a_seed_is_what_torch_takes(client: TestClient, seed: int) -> None:
+    job = submit(client, {"seed": str(seed)})
+    assert job["seed"] == seed
+    assert final(client, job["id"])["seed"] == seed  # by way of the database
+
+
 def test_without_a_seed_one_is_drawn_and_told(client: TestClient) -> None:
     seeds = {submit(client)["seed"] for _ in range(4)}
     assert len(seeds) == 4
@@ -306,7 +313,8 @@ def test_while_draining_nothing_is_taken_in(nano_bundle: Bundle, tmp_path: Path)
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"seed": "-1"}, "seed"),
+        ({"seed": str(2**64)}, "seed"),
+        ({"seed": str(-(2**63) - 1)}, "seed"),
         ({"seed": "1e3"}, "seed"),
         ({"num_inference_steps": "0"}, "num_inference_steps"),
         ({"num_inference_steps": "1001"}, "num_inference_steps"),

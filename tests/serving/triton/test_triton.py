@@ -616,7 +616,7 @@ def test_errors_are_the_requests_own(server: TritonServer, picture: Path, tmp_pa
     for arguments, message in (
         ((broken, {}), "IMAGE cannot be read to its end"),
         ((picture, {"num_inference_steps": 4, "cut_step": 6}), "cut_step is 6; with 4 steps it must lie in 1 … 5"),
-        ((picture, {"seed": -1}), "seed is -1"),
+        ((picture, {"seed": 2**64}), "out of bounds for uint64"),
         ((picture, {"fit": "wide"}), "fit is 'wide'; use crop, stretch"),
     ):
         image, settings = arguments

@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
-from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, ClipSettings, Fit
+from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.video import VideoSpec
@@ -50,7 +50,7 @@ class VideoForm(BaseModel):
     )
     seed: int | None = Field(
         None,
-        ge=0,
+        ge=SMALLEST_SEED,
         le=LARGEST_SEED,
         description="The same seed makes the same video. Default: a random one, which the job names.",
     )

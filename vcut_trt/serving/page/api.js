@@ -36,9 +36,9 @@ class Refusal extends Error {
   }
 }
 
-// A seed may have more digits than a JavaScript number holds: its text is kept, where the browser tells it.
-const parseJson = (text) =>
-  JSON.parse(text, (name, value, context) => (name === 'seed' ? context?.source ?? String(value) : value));
+// A seed may have more digits than a JavaScript number holds: it becomes text before it is parsed. Inside a string of
+// JSON a quotation mark has a backslash before it, so that this finds keys alone.
+const parseJson = (text) => JSON.parse(text.replace(/"seed":\s*(-?\d+)/g, '"seed":"$1"'));
 
 async function refusal(response) {
   let detail = null;

@@ -2,7 +2,7 @@
 
 import { $, announce, calm, form, setText } from './dom.js';
 
-const LARGEST_SEED = 2n ** 63n - 1n;
+const [SMALLEST_SEED, LARGEST_SEED] = [-(2n ** 63n), 2n ** 64n - 1n];
 
 export const plan = { steps: 25, cut: 17, other: 26 };
 
@@ -58,8 +58,9 @@ function checkCompare() {
 
 function checkSeed() {
   const text = $('seed').value;
-  const isTooLarge = /^\d+$/.test(text) && BigInt(text) > LARGEST_SEED;
-  $('seed').setCustomValidity(isTooLarge ? `At most ${LARGEST_SEED}.` : '');
+  const seed = /^-?\d+$/.test(text) ? BigInt(text) : 0n; // what is no number at all, the pattern refuses
+  const isOutside = seed < SMALLEST_SEED || seed > LARGEST_SEED;
+  $('seed').setCustomValidity(isOutside ? `From ${SMALLEST_SEED} to ${LARGEST_SEED}.` : '');
 }
 
 export function listenForSettings() {
