@@ -18,8 +18,9 @@ import pytest
 
 from tests.serving.app import picture
 from vcut_trt.batch import run as batch
+from vcut_trt.batch.pictures import BATCH_FILE, FAILED_FILE, LOCK_FILE, find_pictures
 from vcut_trt.batch.run import BatchReport, run_batch
-from vcut_trt.batch.tasks import BatchConfig, find_tasks
+from vcut_trt.batch.tasks import BatchConfig, ImageTask, find_tasks
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
@@ -81,6 +82,10 @@ def run(
     return run_batch(BatchConfig(bundle=bundle, images=tuple(images), output=output, **values), progress)
 
 
+def tasks_of(named: Sequence[Path], output: Path, videos: int = 1) -> tuple[ImageTask, ...]:
+    return find_tasks(find_pictures(named, output).places, output, videos)
+
+
 def generated(bundle: Bundle, image: Path, place: Path) -> bytes:
     """What `vcut generate` makes of an image."""
     config = GenerateConfig(image=image, output=place, settings=SETTINGS)
@@ -96,7 +101,7 @@ def videos_in(folder: Path) -> list[str]:
 
 def left_in(folder: Path) -> list[str]:
     """Everything but videos and what `vcut batch` keeps beside them."""
-    kept = {batch.BATCH_FILE, batch.LOCK_FILE}
+    kept = {BATCH_FILE, LOCK_FILE}
     return sorted(path.name for path in folder.rglob("*") if path.suffix != ".mp4" and path.name not in kept)
 
 
@@ -107,6 +112,7 @@ def test_a_set_becomes_the_videos_that_generate_makes(nano_bundle: Bundle, tmp_p
     output = tmp_path / "deep" / "out"
     report = run(nano_bundle, [folder, alone], output)
     assert (report.made, report.skipped, report.failed) == (4, 0, 0)
+    assert [item.path.name for item in report.left_out] == [".hidden.png", "notes.txt"]
     assert videos_in(output) == ["alone.mp4", "b.mp4", "notes.txt.mp4", "sub/a.mp4"]
     assert (output / "sub" / "a.mp4").read_bytes() == generated(nano_bundle, folder / "sub/a.jpg", tmp_path / "a.mp4")
     assert (output / "alone.mp4").read_bytes() == generated(nano_bundle, alone, tmp_path / "alone.mp4")
@@ -158,14 +164,14 @@ def test_a_broken_image_is_recorded_and_the_rest_is_made(nano_bundle: Bundle, tm
     (folder / "b.png").write_bytes(b"no image")
     report = run(nano_bundle, [folder], output)
     assert (report.made, report.failed) == (2, 1)
-    (line,) = (output / batch.FAILED_FILE).read_text().splitlines()
+    (line,) = (output / FAILED_FILE).read_text().splitlines()
     assert json.loads(line) == report.failures[0].model_dump()
     assert json.loads(line)["image"] == str(folder / "b.png")
     assert json.loads(line)["error"] == "ImageError"
     images_in(folder, "b.png")
     report = run(nano_bundle, [folder], output)
     assert (report.made, report.skipped, report.failed) == (1, 2, 0)
-    assert not (output / batch.FAILED_FILE).exists()
+    assert not (output / FAILED_FILE).exists()
 
 
 def test_two_images_for_one_video_are_refused_before_any_work(nano_bundle: Bundle, tmp_path: Path) -> None:
@@ -179,7 +185,7 @@ def test_two_images_for_one_video_are_refused_before_any_work(nano_bundle: Bundl
     ("names", "named", "expected"),
     [
         (["a.png"], ["nothing.png"], "there is no image"),
-        (["notes.txt"], ["."], "has no image"),
+        (["notes.txt"], ["."], "has no image; 1 left out"),
         (["sub/a.png"], [".", "sub"], "is named twice"),
         (["x/a.png", "y/a.png"], ["x", "y"], "would both become"),
     ],
@@ -187,17 +193,17 @@ def test_two_images_for_one_video_are_refused_before_any_work(nano_bundle: Bundl
 def test_sets_that_cannot_be_meant(names: list[str], named: list[str], expected: str, tmp_path: Path) -> None:
     folder = images_in(tmp_path, *names)
     with pytest.raises(ConfigError, match=expected):
-        find_tasks([folder / name for name in named], tmp_path / "out", 1)
+        tasks_of([folder / name for name in named], tmp_path / "out")
 
 
 def test_an_image_that_is_named_again_is_one_task(tmp_path: Path) -> None:
     folder = images_in(tmp_path / "set", "a.png")
-    assert len(find_tasks([folder, folder / "a.png"], tmp_path / "out", 1)) == 1
+    assert len(tasks_of([folder, folder / "a.png"], tmp_path / "out")) == 1
 
 
 def test_several_videos_of_an_image_are_numbered(tmp_path: Path) -> None:
     folder = images_in(tmp_path / "set", "a.png")
-    (task,) = find_tasks([folder], tmp_path / "out", 2)
+    (task,) = tasks_of([folder], tmp_path / "out", 2)
     assert [path.name for path in task.videos] == ["a-1.mp4", "a-2.mp4"]
     (tmp_path / "out").mkdir()
     task.videos[0].touch()
@@ -230,7 +236,7 @@ def test_a_folder_holds_the_videos_of_one_bundle(nano_bundle: Bundle, tmp_path: 
     other = other.with_manifest(other.manifest.model_copy(update={"cut_step": 5}))
     with pytest.raises(ConfigError, match="another bundle"):
         run(other, [folder], output)
-    (output / batch.BATCH_FILE).write_text("{}")
+    (output / BATCH_FILE).write_text("{}")
     with pytest.raises(ConfigError, match="cannot read .*batch.json"):
         run(nano_bundle, [folder], output)
 
@@ -242,7 +248,7 @@ def test_two_runs_in_one_folder_are_refused(nano_bundle: Bundle, tmp_path: Path)
 
     folder, output = images_in(tmp_path / "set", "a.png"), tmp_path / "out"
     output.mkdir()
-    with (output / batch.LOCK_FILE).open("w") as lock:
+    with (output / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ServingError, match="another run works in"):
             run(nano_bundle, [folder], output)

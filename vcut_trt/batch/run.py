@@ -21,6 +21,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vcut_trt.batch.pictures import BATCH_FILE, FAILED_FILE, LOCK_FILE, LeftOut, find_pictures
 from vcut_trt.batch.tasks import BatchConfig, Failure, ImageTask, Make, find_tasks, make_videos, writing
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import choose_backend
@@ -31,8 +32,8 @@ from vcut_trt.work.files import sha256_of, write_atomically
 from vcut_trt.work.locks import lock_file
 from vcut_trt.work.progress import SILENT, Advance, Progress
 
+MOST_TOLD = 20  # files left out that are named on a terminal
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-BATCH_FILE, FAILED_FILE, LOCK_FILE = "batch.json", "failed.jsonl", ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class BatchReport:
     made: int
     skipped: int  # their videos existed
     failures: tuple[Failure, ...]
+    left_out: tuple[LeftOut, ...]  # what lies in the folders and was not asked for as a video
     seconds: float
 
     @property
@@ -63,6 +65,8 @@ class BatchFile(BaseModel):
 def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
     """Make the videos that are missing. An image that cannot be used is recorded; the run goes on.
 
+    What a folder holds and is left out is told first, and stands in the report.
+
     Raises:
         ConfigError: Two images would become one video, there is no image, or the folder holds other videos.
         ServingError: Another run works in the folder, or Ray fails.
@@ -71,7 +75,9 @@ def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
         VideoError: A video cannot be written.
     """
     start = time.monotonic()
-    tasks = find_tasks(config.images, config.output, config.bundle.manifest.video.videos)
+    pictures = find_pictures(config.images, config.output, config.exclude)
+    tasks = find_tasks(pictures.places, config.output, config.bundle.manifest.video.videos)
+    _tell(pictures.left_out, progress)
     with _claimed(config):
         missing = [task for task in tasks if not task.is_done]
         _remove_debris(missing)
@@ -91,8 +97,16 @@ def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
         made=len(missing) - len(failures),
         skipped=len(tasks) - len(missing),
         failures=tuple(failures),
+        left_out=pictures.left_out,
         seconds=time.monotonic() - start,
     )
+
+
+def _tell(left_out: Sequence[LeftOut], progress: Progress) -> None:
+    for item in left_out[:MOST_TOLD]:
+        progress.message(f"left out: {item.path}: {item.reason}")
+    if len(left_out) > MOST_TOLD:
+        progress.message(f"left out: {len(left_out) - MOST_TOLD} more; --json names all")
 
 
 # The folder

@@ -21,9 +21,6 @@ from vcut_trt.runtime.video import write_mp4
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.progress import Advance
 
-SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-"""What counts as an image in a folder; a file that is named itself may have any suffix."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
@@ -37,6 +34,7 @@ class BatchConfig:
     images: tuple[Path, ...]  # files and folders
     output: Path
     settings: ClipSettings
+    exclude: tuple[str, ...] = ()  # patterns of what a folder holds and is not wanted
     backend: Backend = Backend.AUTO
     device: str = "auto"
     options: EngineOptions = field(default_factory=EngineOptions)
@@ -83,15 +81,15 @@ Make = Callable[[Sequence[ImageTask], Advance], Iterator[Failure | None]]
 """Makes the videos of tasks, in any order: one outcome for each. It reports how far it is, in any unit."""
 
 
-def find_tasks(images: Sequence[Path], output: Path, videos: int) -> tuple[ImageTask, ...]:
-    """The tasks of files and folders. A folder's images keep their place in it: FOLDER/a/b.png → OUTPUT/a/b.mp4.
+def find_tasks(places: Sequence[tuple[Path, Path]], output: Path, videos: int) -> tuple[ImageTask, ...]:
+    """The tasks of pictures, each with its place: FOLDER/a/b.png, at a/b.png, becomes OUTPUT/a/b.mp4.
 
     Raises:
-        ConfigError: There is no such file, a folder has no image, or two images would become one video.
+        ConfigError: Two images would become one video.
     """
     tasks: dict[Path, ImageTask] = {}
     owners: dict[Path, ImageTask] = {}
-    for image, place in _places(images):
+    for image, place in places:
         task = ImageTask(image=image, videos=_videos(output / place, videos))
         known = tasks.setdefault(image.absolute(), task)
         if known.videos != task.videos:
@@ -106,25 +104,6 @@ def find_tasks(images: Sequence[Path], output: Path, videos: int) -> tuple[Image
                     "another --output."
                 )
     return tuple(tasks.values())
-
-
-def _places(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Each image, and its place below the output, still with the image's suffix."""
-    for named in images:
-        if named.is_dir():
-            found = sorted(path for path in named.rglob("*") if _is_image(path.relative_to(named)) and path.is_file())
-            if not found:
-                raise ConfigError(f"{named} has no image; known are {', '.join(sorted(SUFFIXES))}")
-            yield from ((path, path.relative_to(named)) for path in found)
-        elif named.exists():
-            yield named, Path(named.name)
-        else:
-            raise ConfigError(f"there is no image {named}")
-
-
-def _is_image(path: Path) -> bool:
-    """By its name. Hidden files are left out: `._photo.jpg` is what another system keeps beside `photo.jpg`."""
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _videos(place: Path, count: int) -> tuple[Path, ...]:

@@ -62,6 +62,15 @@ ImagesArgument = Annotated[
     list[Path], typer.Argument(metavar="IMAGES...", help="First frames: files, and folders of them.")
 ]
 VideosOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the videos.")]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="What the folders hold and need not become videos: names, or paths below a folder; '*.txt', 'raw/*'. "
+        "Repeatable. Without it, whatever is left out makes the exit code 1.",
+        show_default=False,
+    ),
+]
 RayOption = Annotated[
     str | None,
     typer.Option(
@@ -158,6 +167,7 @@ def batch(
     bundle: BundleArgument,
     images: ImagesArgument,
     output: VideosOption,
+    exclude: ExcludeOption = None,
     ray: RayOption = None,
     actors: ActorsOption = None,
     steps: StepsOption = REFERENCE_STEPS,
@@ -183,7 +193,8 @@ def batch(
             need("ray", extra="ray")
         opened = Bundle.open(bundle)
 
-        from vcut_trt.batch.run import FAILED_FILE, run_batch
+        from vcut_trt.batch.pictures import FAILED_FILE
+        from vcut_trt.batch.run import run_batch
         from vcut_trt.batch.tasks import BatchConfig
 
         settings = clip_settings(
@@ -204,6 +215,7 @@ def batch(
             images=tuple(images),
             output=output,
             settings=settings,
+            exclude=tuple(exclude or ()),
             backend=backend,
             device=device,
             options=EngineOptions(residency=residency, cuda_graphs=cuda_graphs),
@@ -212,9 +224,18 @@ def batch(
         )
         report = run_batch(config, ConsoleProgress())
         show_batch(report, as_json=as_json)
+        missed = []
         if report.failures:
             first, record = report.failures[0].message, output / FAILED_FILE
-            fail(f"error: {report.failed} failed; the first: {first}; all are in {record}", 1)
+            missed.append(f"{report.failed} failed; the first: {first}; all are in {record}")
+        if report.left_out:
+            item = report.left_out[0]
+            missed.append(
+                f"{len(report.left_out)} left out; the first: {item.path}: {item.reason}. What need not become videos, "
+                "exclude: --exclude GLOB"
+            )
+        if missed:
+            fail(f"error: {'. '.join(missed)}", 1)
 
 
 def triton(

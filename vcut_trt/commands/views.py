@@ -149,8 +149,11 @@ def show_batch(report: BatchReport, *, as_json: bool) -> None:
         "failed": report.failed,
         "seconds": round(report.seconds, 3),
         "failures": [failure.model_dump() for failure in report.failures],
+        "left_out": [{"path": str(item.path), "reason": item.reason} for item in report.left_out],
     }
-    text = f"{report.made} made, {report.skipped} were there, {report.failed} failed, in {report.seconds:.1f} s"
+    left_out = f", {len(report.left_out)} left out" if report.left_out else ""
+    counts = f"{report.made} made, {report.skipped} were there, {report.failed} failed{left_out}"
+    text = f"{counts}, in {report.seconds:.1f} s"
     show_answer(answer, text, as_json=as_json)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +17,16 @@ from vcut_trt.spec.clip import Fit
 LARGEST_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras make more, but no video needs it
 LARGEST_SIDE = 65_500  # JPEG's own limit
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+
+
+PICTURE_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")
+"""Pillow's names of what a folder of pictures is looked through for; a file that is named itself may be any other."""
+
+HEIF_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF_REMEDY = 'such pictures are read with: pip install "vcut_trt[heif]"'
+AVIF_BRANDS = (b"avif", b"avis")
+AVIF_REMEDY = 'this Pillow lacks AVIF; those from PyPI have it: pip install --upgrade "pillow>=11.3"'
 
 
 class UnknownFormatError(ImageError):
@@ -46,8 +58,7 @@ def load_image(path: str | Path) -> Image.Image:
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be read to its end: {error}") from error
     except UnknownFormatError:
-        size = path.stat().st_size
-        raise ImageError(f"{path} is not an image that Pillow can read ({size:,} bytes)") from None
+        raise ImageError(f"{path} is {_what_instead(path)}") from None
     except TooManyPixelsError as error:
         raise ImageError(f"{path} {error}. Scale it down first.") from None
     except DamagedImageError as error:
@@ -73,9 +84,12 @@ def read_image(
         DamagedImageError: A decoder gave up.
         ImageError: As for `to_rgb`; this message names no picture and stands alone.
     """
+    if formats is None:
+        _teach_heif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below decides
+            warnings.filterwarnings("ignore", "image file could not be identified because")  # an error says it below
             with Image.open(file, formats=formats) as image:
                 _refuse_large(image.size, most_pixels, longest_side)
                 image.load()
@@ -109,11 +123,40 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def picture_suffixes() -> frozenset[str]:
+    """The suffixes of files in `PICTURE_FORMATS`, as Pillow knows them; of HEIC with the extra `heif` alone."""
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in PICTURE_FORMATS}
+    return frozenset(known - HEIF_SUFFIXES | (HEIF_SUFFIXES if _teach_heif() else set()))
+
+
 def fit_image(image: Image.Image, *, width: int, height: int, fit: Fit) -> Image.Image:
     """Scale `image` to `width` × `height` pixels."""
     if fit is Fit.STRETCH:
         return image.resize((width, height), Image.Resampling.LANCZOS)
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+@cache
+def _teach_heif() -> bool:
+    """Have Pillow read HEIC, where the extra `heif` is installed. iPhones have taken their photos in it since 2017."""
+    if find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _what_instead(path: Path) -> str:
+    """What a file is that Pillow cannot read, and what would read it."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in AVIF_BRANDS:
+        return f"an AVIF picture; {AVIF_REMEDY}"
+    if brand in HEIF_BRANDS and not _teach_heif():
+        return f"a HEIC picture; {HEIF_REMEDY}"
+    return f"not an image that Pillow can read ({path.stat().st_size:,} bytes)"
 
 
 def _as_seen(image: Image.Image) -> Image.Image:
