@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcut_trt.errors import ConfigError
+from vcut_trt.work.places import check_file_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,13 +34,12 @@ def check_usable(path: Path) -> None:
     """Find out before the work whether `--plot` could be drawn into `path`.
 
     Raises:
-        ConfigError: matplotlib is not installed, or `path` has no folder or a type that is not offered.
+        ConfigError: matplotlib is not installed, or `path` cannot be written or has a type that is not offered.
     """
     _check_matplotlib("--plot draws")
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"--plot is {path}; its name must end in {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot is {path}, but there is no folder {path.parent}: make it first")
+    check_file_place(path)
 
 
 def _check_matplotlib(what: str) -> None:

@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_ends_the_run(nano_bundle: Bundle, tmp_p
     folder, output = images_in(tmp_path / "set", "sub/a.png"), tmp_path / "out"
     output.mkdir()
     (output / "sub").write_text("in the way")
-    with pytest.raises(ServingError, match="cannot write .*sub"):
+    with pytest.raises(ConfigError, match=r"cannot write .*a\.mp4: .*sub is no folder"):
         run(nano_bundle, [folder], output)
 
 

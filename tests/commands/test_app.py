@@ -181,7 +181,7 @@ def test_a_disk_that_fills_up_during_export_leaves_nothing_and_says_so(
 @pytest.mark.usefixtures("nano_model")
 def test_an_unwritable_place_is_one_message(here: Path) -> None:
     (here / "file").write_text("x")
-    assert_fails(vcut_export("--model", "svd", "--target", "cpu", "--output", "file/bundle"), 1, "file")
+    assert_fails(vcut_export("--model", "svd", "--target", "cpu", "--output", "file/bundle"), 2, "file is no folder")
     assert files(here) == {"file": b"x"}
 
 

@@ -37,6 +37,7 @@ from vcut_trt.errors import ServingError, VcutError, first_line
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.clip import CLIP_SETTINGS
 from vcut_trt.spec.residency import Residency
+from vcut_trt.work.files import as_text, hidden_prefix
 from vcut_trt.work.progress import Advance, Progress
 
 MOST_BLOCKS = 4096  # up to as many images, each is a block of its own and goes to the actor that is free first
@@ -100,12 +101,12 @@ def _counted(task: ImageTask) -> Iterator[Failure | None]:
         What to say of an image that ended `MOST_ATTEMPTS` of them; None: try.
     """
     first = task.videos[0]
-    count = first.with_name(f".{first.name}.attempts")  # a later run removes it as debris
+    count = first.with_name(f"{hidden_prefix(first.name)}attempts")  # a later run removes it as debris
     first.parent.mkdir(parents=True, exist_ok=True)
     attempts = count.stat().st_size if count.exists() else 0  # a byte each
     if attempts >= MOST_ATTEMPTS:
         message = f"{task.image}: the actor's process ended during each of {attempts} attempts"
-        yield Failure(image=str(task.image), error="WorkerLost", message=message)
+        yield Failure(image=as_text(task.image), error="WorkerLost", message=as_text(message))
     else:
         count.write_bytes(b"." * (attempts + 1))
         yield None

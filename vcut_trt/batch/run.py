@@ -28,8 +28,9 @@ from vcut_trt.engines.backends import choose_backend
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.clip import ClipSettings
-from vcut_trt.work.files import sha256_of, write_atomically
+from vcut_trt.work.files import hidden_prefix, sha256_of, write_atomically
 from vcut_trt.work.locks import lock_file
+from vcut_trt.work.places import check_new_place
 from vcut_trt.work.progress import SILENT, Advance, Progress
 
 MOST_TOLD = 20  # files left out that are named on a terminal
@@ -80,6 +81,7 @@ def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
     _tell(pictures.left_out, progress)
     with _claimed(config):
         missing = [task for task in tasks if not task.is_done]
+        _check_places(missing)
         _remove_debris(missing)
         failures: list[Failure] = []
         _write_failures(config.output, failures)  # the last run's are tried again
@@ -117,6 +119,7 @@ def _claimed(config: BatchConfig) -> Iterator[None]:
     """Hold the folder, once it is known to be of this bundle and these settings."""
     folder = config.output
     wanted = BatchFile(bundle_sha256=sha256_of(config.bundle.root / MANIFEST), settings=config.settings)
+    check_new_place(folder / BATCH_FILE)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = _locked(folder)
@@ -131,6 +134,14 @@ def _claimed(config: BatchConfig) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _check_places(tasks: Sequence[ImageTask]) -> None:
+    """Refuse, before any engine opens, videos that could not be written."""
+    for path in (path for task in tasks for path in task.videos):
+        check_new_place(path)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; its video is to be there. Rename one of them.")
 
 
 def _locked(folder: Path) -> int | None:
@@ -180,7 +191,7 @@ def _write_failures(folder: Path, failures: Sequence[Failure]) -> None:
 def _remove_debris(tasks: Sequence[ImageTask]) -> None:
     """Remove what killed runs left where they were writing; nobody else writes here, `_claimed` sees to that."""
     for path in (path for task in tasks for path in task.videos if path.parent.is_dir()):
-        for left in path.parent.glob(f".{escape(path.name)}.*"):
+        for left in path.parent.glob(f"{escape(hidden_prefix(path.name))}*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

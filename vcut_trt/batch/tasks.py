@@ -15,10 +15,11 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ConfigError, ImageError, NotFiniteError, ServingError
 from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
+from vcut_trt.runtime.keeping import write_clips
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.step_report import OnStep
-from vcut_trt.runtime.video import write_mp4
 from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.work.files import as_text
 from vcut_trt.work.progress import Advance
 
 
@@ -127,15 +128,15 @@ def make_videos(pipeline: VCutPipeline, task: ImageTask, settings: ClipSettings,
 
     Raises:
         DeviceMemoryError: The GPU has no room for the video.
-        VideoError: A video cannot be written.
+        VideoError: A video cannot be written; the message says where it is kept.
         ServingError: Its folder cannot be made.
     """
+    for folder in {path.parent for path in task.videos}:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     try:
         clips = animate(pipeline, load_image(task.image), settings, on_step)
     except (ImageError, NotFiniteError) as error:
-        return Failure(image=str(task.image), error=type(error).__name__, message=str(error))
-    for path, clip in zip(task.videos, clips, strict=True):
-        with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_mp4(clip, path, settings.fps)
+        return Failure(image=as_text(task.image), error=type(error).__name__, message=as_text(str(error)))
+    write_clips(clips, task.videos, settings.fps)
     return None

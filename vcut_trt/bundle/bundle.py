@@ -90,12 +90,17 @@ class Bundle:
         """Verify the scheduler's and the feature extractor's configuration."""
         self.verify(*self.manifest.configs)
 
-    def verify_all(self) -> None:
-        """Verify every file that the manifest names."""
+    @property
+    def records(self) -> tuple[FileRecord, ...]:
+        """Every file that the manifest names, each once."""
         manifest = self.manifest
         graphs = [record for graph in manifest.graphs.values() for record in (graph.file, graph.weights)]
         plans = [plan.file for plan in manifest.plans]
-        self.verify(*dict.fromkeys((*manifest.configs, *graphs, *plans)))
+        return tuple(dict.fromkeys((*manifest.configs, *graphs, *plans)))
+
+    def verify_all(self) -> None:
+        """Verify every file that the manifest names."""
+        self.verify(*self.records)
 
     def with_manifest(self, manifest: Manifest) -> Bundle:
         """Replace the manifest, on disk too, in one step."""

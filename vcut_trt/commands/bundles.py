@@ -37,6 +37,7 @@ from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse
 from vcut_trt.spec.choices import CfgMode, CrossAttention
 from vcut_trt.spec.graphs import OPSETS
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
+from vcut_trt.work.staging import check_stageable
 
 
 def export(
@@ -67,6 +68,7 @@ def export(
         if with_plans:
             choose_flavour(tensorrt, targets)  # a missing TensorRT is told before the work, not after it
         place = output or Path("build") / Path(model).resolve().name
+        check_stageable(place)
         check_replaceable(place)
         progress = ConsoleProgress()
 

@@ -36,6 +36,7 @@ from vcut_trt.measure.quality import Metric
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.work.places import check_file_place
 
 
 def generate(
@@ -183,11 +184,11 @@ def bench(
         scaled = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=opened.manifest.cut_step)
 
         from vcut_trt.measure.bench import BenchConfig, bench_bundle
-        from vcut_trt.measure.share import check_place, check_price, shared_bench, write_shared
+        from vcut_trt.measure.share import check_price, shared_bench, write_shared
 
         check_price(price_per_hour)
         if share is not None:
-            check_place(share)
+            check_file_place(share)
         cut_steps = tuple(cut_step or dict.fromkeys((scaled.cut_step, steps + 1)))
         config = BenchConfig(num_inference_steps=steps, cut_steps=cut_steps, repeats=repeats)
         choice = choose_backend(opened, backend, device)
@@ -195,6 +196,6 @@ def bench(
         progress = ConsoleProgress()
         progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
         cuts = bench_bundle(opened, config, choice, options, progress)
+        show_bench(cuts, config, choice, price_per_hour, as_json=as_json)  # first: it needs no disk
         if share is not None:
             write_shared(shared_bench(opened, config, choice, options, cuts, price_per_hour), share)
-        show_bench(cuts, config, choice, price_per_hour, as_json=as_json)

@@ -128,16 +128,6 @@ def check_price(price_per_hour: float | None) -> None:
         raise ConfigError(f"--price-per-hour is {price_per_hour}; it must be above 0")
 
 
-def check_place(path: Path) -> None:
-    """Refuse, before the work, a place that cannot be written to.
-
-    Raises:
-        ConfigError: It is a folder, or lies in none.
-    """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--share is {path}; name a file in a folder that exists")
-
-
 def shared_bench(
     bundle: Bundle,
     config: BenchConfig,

@@ -11,8 +11,9 @@ from vcut_trt.engines.backends import BackendChoice
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import load_image
+from vcut_trt.runtime.keeping import write_clips
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.runtime.video import check_video, write_mp4
+from vcut_trt.runtime.video import check_video
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.work.progress import SILENT, Progress
 
@@ -54,9 +55,13 @@ def generate_videos(
         ImageError: The image cannot be read or used.
         BundleError: A file of the bundle is missing or was changed.
         EngineError: The engines cannot be opened.
-        VideoError: A video cannot be written.
+        ConfigError: A video could not be written.
+        VideoError: A video cannot be written all the same; the message says where it is kept.
     """
     settings = config.settings
+    paths = _paths(config.output, bundle.manifest.video.videos)
+    for path in paths:
+        check_video(path, settings.fps)
     steps = settings.num_inference_steps
     picture = load_image(config.image)
     with progress.stage("open engines"):
@@ -66,9 +71,7 @@ def generate_videos(
     with pipeline, progress.stage(title) as advance:
         clips = animate(pipeline, picture, settings, lambda step: advance(step, steps))
     seconds = time.monotonic() - start
-    paths = _paths(config.output, len(clips))
-    for path, clip in zip(paths, clips, strict=True):
-        write_mp4(clip, path, settings.fps)
+    write_clips(clips, paths, settings.fps)
     return Generated(videos=paths, seconds=seconds)
 
 

@@ -18,6 +18,8 @@ from PIL import Image
 
 from vcut_trt.errors import ConfigError, VideoError
 from vcut_trt.spec.clip import check_fps
+from vcut_trt.work.files import hidden_prefix
+from vcut_trt.work.places import check_file_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,16 +35,13 @@ def check_video(path: Path, fps: int) -> None:
     """Refuse, before any work is done, what no MP4 can be made of.
 
     Raises:
-        ConfigError: The path does not end in .mp4, is a folder, or lies in a folder that does not exist; or nothing
-            plays that many frames a second.
+        ConfigError: The path does not end in .mp4, or no file can be written there; or nothing plays that many frames
+            a second.
     """
     check_fps(fps)
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"{path} does not end in .mp4; videos are written as MP4 only")
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for {path.name}")
+    check_file_place(path)
 
 
 def write_mp4(frames: Sequence[Image.Image] | np.ndarray[Any, Any] | Tensor, path: str | Path, fps: int = 7) -> None:
@@ -64,8 +63,8 @@ def write_mp4(frames: Sequence[Image.Image] | np.ndarray[Any, Any] | Tensor, pat
     check_video(path, fps)
     pictures = _pictures(frames)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=hidden_prefix(path.name)) as folder:
+            temporary = Path(folder) / "whole.mp4"
             _encode(pictures, temporary, fps)
             temporary.replace(path)
     except (OSError, av.FFmpegError) as error:

@@ -10,7 +10,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from vcut_trt.errors import ConfigError
+
 HASH_CHUNK_BYTES = 1 << 22
+LONGEST_HIDDEN_BYTES = 200  # of a name in that of a hidden file: file systems take 255, and more is added
 
 
 def _inside(path: str) -> str:
@@ -52,9 +55,33 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def as_text(name: str | Path) -> str:
+    r"""A name or a message as UTF-8 has it: bytes of a path that are no text are shown as `\xe9`."""
+    return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def check_text(path: str | Path) -> None:
+    """Refuse a path with bytes that are no text where it is to be written into JSON.
+
+    Raises:
+        ConfigError: It has such bytes.
+    """
+    if as_text(path) != str(path):
+        raise ConfigError(f"the name {as_text(path)} has bytes that are no UTF-8; rename it")
+
+
+def hidden_prefix(name: str) -> str:
+    """How names of hidden files begin that belong to a file `name`: `.clip.mp4.`; a long name is cut, not refused."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_HIDDEN_BYTES:
+        return f".{name}."
+    start = encoded[:LONGEST_HIDDEN_BYTES].decode(errors="ignore")
+    return f".{start}-{hashlib.sha256(encoded).hexdigest()[:8]}{Path(name).suffix[:8]}."
+
+
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=hidden_prefix(path.name), suffix=".part")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

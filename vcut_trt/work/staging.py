@@ -19,6 +19,7 @@ from pydantic import JsonValue, ValidationError
 
 from vcut_trt.work.files import FileRecord, FrozenModel, sha256_of
 from vcut_trt.work.locks import locked_folder
+from vcut_trt.work.places import check_new_place
 
 STAGES = ".stages"
 
@@ -91,6 +92,15 @@ class Staging:
             return None  # not there, or cut short by a kill: the stage is not finished
 
 
+def check_stageable(place: Path) -> None:
+    """Refuse, before the work, a folder that could not be made at `place`.
+
+    Raises:
+        ConfigError: Its name is too long for the hidden folder beside it, or what there is takes no file.
+    """
+    check_new_place(_unfinished(place))
+
+
 @contextmanager
 def stage_folder(place: Path) -> Iterator[Staging]:
     """A folder to fill that becomes `place` when the block ends; when it raises, only finished stages remain.
@@ -102,7 +112,7 @@ def stage_folder(place: Path) -> Iterator[Staging]:
     """
     made_parent = not place.parent.exists()
     place.parent.mkdir(parents=True, exist_ok=True)
-    staging = Staging(place.parent / f".{place.name}.part")
+    staging = Staging(_unfinished(place))
     with locked_folder(staging.folder, place):
         try:
             _restore(place)
@@ -122,6 +132,10 @@ def stage_folder(place: Path) -> Iterator[Staging]:
 def _unchanged(folder: Path, record: FileRecord) -> bool:
     path = folder / record.path
     return path.is_file() and path.stat().st_size == record.nbytes and sha256_of(path) == record.sha256
+
+
+def _unfinished(place: Path) -> Path:
+    return place.parent / f".{place.name}.part"
 
 
 def _aside(place: Path) -> Path:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.bundle.manifest import PlanRecord
+from vcut_trt.bundle.manifest import MANIFEST, PlanRecord
 from vcut_trt.engines.tensorrt.attention_fusion import AttentionScores, find_attentions, why_out_of_memory, why_unfused
 from vcut_trt.engines.tensorrt.builder import (
     TIMING_CACHE,
@@ -32,6 +32,7 @@ from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.work.files import FileRecord
 from vcut_trt.work.host_memory import give_back
+from vcut_trt.work.places import check_file_place
 from vcut_trt.work.progress import SILENT, Progress
 from vcut_trt.work.staging import stage_folder
 
@@ -62,6 +63,7 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
     short_version = ".".join(version.split(".")[:3])
     folder = bundle.root / "plans" / "-".join([flavour.value, short_version, *map(sm_name, capabilities)])
 
+    check_file_place(bundle.root / MANIFEST)  # it is written last
     for name in bundle.manifest.graphs:
         bundle.verify_graph(name)  # all of them before the first build: a damaged bundle is told at once
     records = []

@@ -25,7 +25,7 @@ from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
-from vcut_trt.work.staging import stage_folder
+from vcut_trt.work.staging import check_stageable, stage_folder
 
 IMAGE, PROGRESS, VIDEO = "IMAGE", "PROGRESS", "VIDEO"
 VERSION = "1"  # of the model, as Triton counts: the only one
@@ -106,7 +106,10 @@ def write_repository(config: TritonConfig) -> Path:
     place = config.output.resolve()
     root = config.bundle.root.resolve()
     try:
+        check_stageable(place)
         _check_replaceable(place)
+        if config.bundle_files is BundleFiles.COPY:
+            _check_room(config.bundle, place)
         if config.bundle_files is BundleFiles.REFERENCE and root.is_relative_to(place):
             raise ConfigError(f"{root} lies in {place}, which is about to be replaced. Use --copy-bundle.")
         with stage_folder(place) as staging:
@@ -170,13 +173,24 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _check_room(bundle: Bundle, place: Path) -> None:
+    """Refuse, before the copy, what the disk has no room for.
+
+    Raises:
+        ServingError: It has not.
+    """
+    there = next(folder for folder in place.parents if folder.exists())
+    needed, free = sum(record.nbytes for record in bundle.records), shutil.disk_usage(there).free
+    if free < needed:
+        raise ServingError(
+            f"the bundle takes {needed:,} bytes and {there} has {free:,} free. Make room, choose another --output, or "
+            "leave --copy-bundle out."
+        )
+
+
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:
     """Copy what the manifest names, and nothing that lies beside it."""
-    manifest = bundle.manifest
-    graphs = [record for graph in manifest.graphs.values() for record in (graph.file, graph.weights)]
-    plans = [plan.file for plan in manifest.plans]
-    names = [MANIFEST, *(record.path for record in (*manifest.configs, *graphs, *plans))]
-    for name in dict.fromkeys(names):
+    for name in (MANIFEST, *(record.path for record in bundle.records)):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.root / name, target)
