@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.streams import run
 from vcut_trt.errors import ConfigError, VcutError
+from vcut_trt.work.places import check_file_place
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,8 +36,9 @@ def main(
 ) -> None:
     """Show frames of clips side by side."""
     with reporting(debug=debug):
-        if output.suffix != ".png" or not output.parent.is_dir():
-            raise ConfigError(f"--output is {output}; it must be a .png in a folder that exists")
+        if output.suffix != ".png":
+            raise ConfigError(f"--output is {output}; it must be a .png")
+        check_file_place(output)
 
         from benchmarks.frame_similarity.measure import read_frames  # torch takes seconds: not for --help
         from benchmarks.plotting import check_drawable
@@ -83,4 +86,4 @@ def arrange(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

@@ -22,6 +22,7 @@ import typer
 from torch import Tensor
 
 from vcut_trt.commands.console import reporting
+from vcut_trt.commands.streams import run
 from vcut_trt.engines.base import BaseEngine
 from vcut_trt.engines.launch import Launch
 from vcut_trt.engines.workspace import Workspace, parse_device
@@ -146,4 +147,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.options import LineOption
 from vcut_trt.commands.console import reporting
+from vcut_trt.commands.streams import run
 from vcut_trt.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -159,4 +160,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

@@ -21,6 +21,7 @@ from benchmarks.options import LineOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import DebugOption
+from vcut_trt.commands.streams import run
 
 
 def main(
@@ -65,4 +66,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

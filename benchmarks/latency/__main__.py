@@ -21,8 +21,10 @@ from benchmarks.options import RandomWeightsOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import DebugOption, DeviceOption, StepsOption
+from vcut_trt.commands.streams import run
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.work.places import check_new_place
 
 if TYPE_CHECKING:
     from benchmarks.latency.contenders import Contender
@@ -87,6 +89,8 @@ def main(
 
         if plot is not None:
             check_usable(plot)
+        if output is not None:
+            check_new_place(output / f"latency-{Path(model).name}.json")
         chosen = select(contenders or ["default"])
         work = make_work(
             model,
@@ -144,4 +148,4 @@ def _write(report: Report, output: Path | None, plot: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

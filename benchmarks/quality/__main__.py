@@ -18,6 +18,7 @@ from benchmarks.plotting import check_drawable
 from benchmarks.writing import whole_or_nothing
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import DeviceOption
+from vcut_trt.commands.streams import run
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -75,4 +76,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

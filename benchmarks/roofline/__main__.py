@@ -17,6 +17,7 @@ from benchmarks.answers import tell
 from benchmarks.options import LastLineOption, MarkdownOption
 from benchmarks.plotting import check_usable
 from vcut_trt.commands.console import ConsoleProgress, reporting
+from vcut_trt.commands.streams import run
 
 
 def main(
@@ -41,4 +42,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

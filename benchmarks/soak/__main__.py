@@ -20,6 +20,10 @@ import typer
 
 from vcut_trt.commands.console import ConsoleProgress, fail, reporting
 from vcut_trt.commands.options import DebugOption
+from vcut_trt.commands.streams import run
+from vcut_trt.work.places import check_new_place
+
+RESULT = "soak.json"
 
 
 def main(
@@ -45,6 +49,8 @@ def main(
         from benchmarks.soak.soak import SoakConfig, export_small, run_soak
         from vcut_trt.bundle.bundle import Bundle
 
+        if output is not None:
+            check_new_place(output / RESULT)
         progress = ConsoleProgress()
         with TemporaryDirectory(prefix="vcut-soak-") as folder:
             served = Bundle.open(bundle) if bundle else export_small(Path(folder) / "tiny", progress)
@@ -63,7 +69,7 @@ def main(
         line = json.dumps(answer)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            (output / "soak.json").write_text(line + "\n", encoding="utf-8")
+            (output / RESULT).write_text(line + "\n", encoding="utf-8")
         print(line)
         if result["problems"]:
             fail(f"error: {len(result['problems'])} things do not hold; the first: {result['problems'][0]}", 1)
@@ -78,4 +84,4 @@ def _machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

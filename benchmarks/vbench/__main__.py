@@ -22,6 +22,7 @@ from benchmarks.vbench.suite import CROPS, DIMENSIONS, SUITE, Prompts, Ratio, re
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import BundleArgument, DebugOption, DeviceOption, JsonOption, StepsOption
+from vcut_trt.commands.streams import run
 from vcut_trt.commands.views import show_answer
 from vcut_trt.engines.backends import Backend
 from vcut_trt.spec.clip import LARGEST_FPS, ClipSettings
@@ -157,4 +158,4 @@ def report(
 
 
 if __name__ == "__main__":
-    app()
+    run(app)

@@ -8,6 +8,7 @@ import typer
 
 from vcut_trt.commands import bundles, serving, videos
 from vcut_trt.commands.doctor import doctor as examine
+from vcut_trt.commands.streams import run
 from vcut_trt.version import installed_version
 
 app = typer.Typer(
@@ -49,12 +50,12 @@ doctor = app.command(name="doctor")(examine)
 
 def main() -> None:
     """Run `vcut`."""
-    app()
+    run(app)
 
 
 def main_export() -> None:
     """Run `vcut-export`, which is `vcut export`."""
-    export_app()
+    run(export_app)
 
 
 if __name__ == "__main__":

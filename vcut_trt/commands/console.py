@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import typer
@@ -44,11 +44,13 @@ class ConsoleProgress:
         ) as bars:
             task = bars.add_task(title, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
-        self._console.print(f"  {title}  [dim]{time.monotonic() - start:.1f} s[/dim]")
+        with suppress(OSError):  # a stderr that takes nothing more is no reason to lose the work
+            self._console.print(f"  {title}  [dim]{time.monotonic() - start:.1f} s[/dim]")
 
     def message(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False)
+        with suppress(OSError):
+            self._console.print(text, markup=False)
 
 
 @contextmanager

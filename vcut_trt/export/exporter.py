@@ -33,7 +33,7 @@ from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.steps import CUT_KINDS, step_kinds
 from vcut_trt.spec.video import VideoSpec
-from vcut_trt.work.files import FileRecord
+from vcut_trt.work.files import FileRecord, check_text
 from vcut_trt.work.host_memory import give_back
 from vcut_trt.work.progress import SILENT, Progress
 from vcut_trt.work.staging import Receipt, Staging, stage_folder
@@ -82,12 +82,14 @@ def export_bundle(checkpoint: Checkpoint, config: ExportConfig, progress: Progre
     Graphs that an interrupted run finished, of the same inputs, are taken over.
 
     Raises:
+        ConfigError: The checkpoint's path has bytes that are no text.
         BundleError: Something that is not a bundle lies at the output, or another process is writing there.
         CheckpointError: A part of the checkpoint cannot be loaded.
         FoldError: A cross-attention block cannot be folded.
         ExportError: A graph could not be traced, or the disk is full.
     """
     check_replaceable(config.output)
+    check_text(checkpoint.model_id)
     try:
         with stage_folder(config.output) as staging:
             _check_disk(staging, checkpoint, config)

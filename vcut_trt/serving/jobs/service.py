@@ -20,6 +20,7 @@ from vcut_trt.serving.jobs.runner import Runner, State
 from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.serving.worker.protocol import VideoWorker
 from vcut_trt.spec.residency import Residency
+from vcut_trt.work.files import check_text
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,21 @@ FIRST_GUESS_SECONDS = 30.0  # of a job, until one was made
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceConfig:
-    """How to serve a bundle."""
+    """How to serve a bundle.
+
+    Raises:
+        ConfigError: A path has bytes that are no text: messages to the worker are JSON.
+    """
 
     bundle: Bundle
     data: Path
     keys: Path | None = None
     residency: Residency = Residency.AUTO
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        check_text(self.bundle.root)
+        check_text(self.data)
 
 
 class Service:
