@@ -64,7 +64,7 @@ def test_heic_without_its_extra_says_which(tmp_path: Path, monkeypatch: pytest.M
     folder = folder_of(tmp_path, "a.png", "IMG_0001.HEIC")
     monkeypatch.setattr(pictures, "_teach_heif", lambda: False)
     assert left_out(folder) == {
-        "IMG_0001.HEIC": 'HEIC; such pictures are read with: pip install "vcut_trt[heif]"',
+        "IMG_0001.HEIC": 'HEIC; such pictures are read with: pip install "vcut-trt[heif]"',
     }
     monkeypatch.setattr(pictures, "_teach_heif", lambda: True)
     assert left_out(folder) == {}

@@ -34,6 +34,7 @@ from vcut_trt.engines.tensorrt.module import Flavour
 from vcut_trt.engines.tensorrt.runtime import Judgement
 from vcut_trt.engines.workspace import Workspace
 from vcut_trt.errors import BuildError, BundleError, DeviceMemoryError, EngineError
+from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency
 
@@ -307,6 +308,17 @@ def test_plans_are_opened_in_the_layout_that_fits(
     machine(gpu=a10(free_bytes))
     opener = open_backend(bundle, choice_of(bundle), EngineOptions(residency=residency))
     assert (opener.layout, opener.workspace.device, loaded) == (expected, CUDA, [Flavour.RTX])
+
+
+@pytest.mark.parametrize(("cfg", "is_advised"), [(CfgMode.BATCHED, True), (CfgMode.SEQUENTIAL, False)])
+def test_a_bundle_that_is_sequential_is_not_advised_to_be(
+    bundle: Bundle, machine: Machine, cfg: CfgMode, is_advised: bool
+) -> None:
+    machine(gpu=a10(1000))
+    opened = Bundle(bundle.root, bundle.manifest.model_copy(update={"cfg": cfg}))
+    with pytest.raises(DeviceMemoryError) as caught:
+        open_backend(opened, choice_of(opened), EngineOptions())
+    assert ("--cfg sequential" in str(caught.value)) is is_advised
 
 
 def test_what_is_wrong_is_told_before_tensorrt_is_started(

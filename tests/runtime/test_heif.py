@@ -58,7 +58,7 @@ def test_heic_without_the_extra_says_what_reads_it(tmp_path: Path, monkeypatch: 
     place = heic(tmp_path / "photo.jpg", Image.new("RGB", (64, 64)))  # the name does not matter
     monkeypatch.setattr(image_module, "_teach_heif", lambda: False)
     forget(monkeypatch, "HEIF")
-    with pytest.raises(ImageError, match=r'photo\.jpg is a HEIC picture; .* pip install "vcut_trt\[heif\]"'):
+    with pytest.raises(ImageError, match=r'photo\.jpg is a HEIC picture; .* pip install "vcut-trt\[heif\]"'):
         load_image(place)
 
 

@@ -163,7 +163,7 @@ def _outcomes(config: BatchConfig, tasks: Sequence[ImageTask], *, gpus: int, act
     except RayError as error:
         raise ServingError(
             f"Ray gave up: {first_line(error).rstrip('.')}. What is made is kept: the same command goes on, "
-            "also without --ray."
+            "also without --ray and --actors."
         ) from error
 
 

@@ -280,4 +280,4 @@ def need(*modules: str, extra: str) -> None:
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise ServingError(f'{module} is not installed; it comes with: pip install "vcut_trt[{extra}]"')
+            raise ServingError(f'{module} is not installed; it comes with: pip install "vcut-trt[{extra}]"')

@@ -87,12 +87,14 @@ def show_tuned(result: TuneResult, config: TuneConfig, *, as_json: bool) -> None
         table.add_row(str(point.cut_step), f"{point.worst:.4g}{unit}", f"{point.mean:.4g}{unit}", verdict)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    steps = "" if result.num_inference_steps == REFERENCE_STEPS else f"--steps {result.num_inference_steps} "
     bound = f"{config.metric.value.upper()} ≥ {config.at_least:g}{unit}"
     if result.cut_step == config.uncut:
-        console.print(f"no cut keeps {bound}: --cut-step {result.cut_step} never cuts")
+        console.print(f"no cut keeps {bound}: {steps}--cut-step {result.cut_step} never cuts")
     else:
         console.print(
-            f"--cut-step {result.cut_step} keeps {bound} and leaves out {result.saved_passes:.0%} of the UNet passes"
+            f"{steps}--cut-step {result.cut_step} keeps {bound} and leaves out {result.saved_passes:.0%} of the UNet "
+            "passes"
         )
     if not result.monotone:
         console.print(

@@ -99,5 +99,5 @@ def _check(came: Tensor, reference: Tensor) -> None:
         if not video.isfinite().all():
             raise QualityError(
                 f"the {name} holds NaN or an infinity, so it cannot be compared. In fp16 an activation has overflowed: "
-                "try --precision bf16 or fp32."
+                "export with --precision bf16 or fp32."
             )

@@ -24,7 +24,7 @@ PICTURE_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO
 
 HEIF_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-HEIF_REMEDY = 'such pictures are read with: pip install "vcut_trt[heif]"'
+HEIF_REMEDY = 'such pictures are read with: pip install "vcut-trt[heif]"'
 AVIF_BRANDS = (b"avif", b"avis")
 AVIF_REMEDY = 'this Pillow lacks AVIF; those from PyPI have it: pip install --upgrade "pillow>=11.3"'
 

@@ -250,7 +250,7 @@ def test_native_needs_a_gpu(nano_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 
 
 def test_classic_builds_for_this_machine_only(nano_bundle: Bundle) -> None:
-    with pytest.raises(BuildError, match="classic TensorRT builds for the GPU of this machine only"):
+    with pytest.raises(BuildError, match="classic TensorRT builds for the GPU of the machine alone.* --tensorrt rtx"):
         build_plans(nano_bundle, BuildConfig(targets=parse_targets(["a10"]), tensorrt=FlavourChoice.CLASSIC))
 
 

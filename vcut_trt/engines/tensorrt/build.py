@@ -179,5 +179,5 @@ def _judge_unfused(reason: str, precision: Precision, config: BuildConfig, progr
 
 def _advice(precision: Precision) -> str:
     if not precision.row.fuses_attention:
-        return f"TensorRT fuses no {precision.value} attention; use --precision fp16 where memory matters."
+        return f"TensorRT fuses no {precision.value} attention; export with --precision fp16 where memory matters."
     return "Such a plan is slow and needs far more memory."

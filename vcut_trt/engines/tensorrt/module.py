@@ -67,14 +67,18 @@ def choose_flavour(choice: FlavourChoice, targets: tuple[Target, ...]) -> Flavou
     if native and not has_cuda_gpu():
         reason = why_torch_sees_no_gpu()
         none = f"this one cannot be used: {reason}" if reason else "there is none."
-        raise BuildError(f"--target native builds for the GPU of this machine, and {none} Name one: --target a10")
+        flavour = " --tensorrt rtx" if choice is FlavourChoice.CLASSIC else ""  # classic knows no GPU but this one
+        raise BuildError(
+            f"--target native builds for the GPU of this machine, and {none} Name one: --target a10{flavour}"
+        )
     if choice is FlavourChoice.AUTO:
         flavour = Flavour.CLASSIC if native and installed(Flavour.CLASSIC) else Flavour.RTX
     else:
         flavour = Flavour(choice.value)
     if flavour is Flavour.CLASSIC and not native:
+        here = ", or, for this machine's, --target native" if has_cuda_gpu() else ""
         raise BuildError(
-            "classic TensorRT builds for the GPU of this machine only: use --target native, or --tensorrt rtx"
+            f"classic TensorRT builds for the GPU of the machine alone; for a named one, use --tensorrt rtx{here}"
         )
     if not installed(flavour):
         raise BuildError(f"TensorRT ({flavour.value}) is not installed: {INSTALL_HELP}")

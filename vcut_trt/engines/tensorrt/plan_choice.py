@@ -16,6 +16,7 @@ from vcut_trt.bundle.memory import GIB, WORKING_BYTES, memory_need
 from vcut_trt.engines.tensorrt.gpu import Gpu
 from vcut_trt.engines.tensorrt.module import Flavour, Installed
 from vcut_trt.errors import BundleError, DeviceMemoryError, EngineError
+from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.residency import Layout, Residency, layouts
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ def choose_layout(bundle: Bundle, plans: PlanSet, gpu: Gpu, residency: Residency
             return layout
     need = memory_need(bundle.manifest, plans, allowed[-1]).engine_bytes + WORKING_BYTES
     leaner = "" if allowed[-1].residency is Residency.STAGED else "Use --residency staged. "
+    sequential = "--cfg sequential or " if bundle.manifest.cfg is CfgMode.BATCHED else ""
     raise DeviceMemoryError(
         f"{plans} need {need / GIB:.2f} GiB, {allowed[-1].residency.value}, and {gpu.name} has "
         f"{gpu.free_bytes / GIB:.2f} GiB free. {leaner}End other programs on the GPU, or export again with "
-        f"--cfg sequential or a smaller --height and --width, then: {_build(bundle)}"
+        f"{sequential}a smaller --height and --width, then: {_build(bundle)}"
     )
 
 
