@@ -39,6 +39,8 @@ FULL_COMMAND = re.compile(rf"(?<![\w./-])(vcut [a-z]+|vcut-export)({WORDS})")
 OTHERS_OPTIONS = {
     "--gpus",  # docker run
     "--force-reinstall",  # pip install
+    "--no-deps",  # pip install
+    "--yes",  # pip uninstall
     "--upgrade",  # pip install
     "--model-repository",  # tritonserver
 }

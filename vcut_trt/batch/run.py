@@ -25,6 +25,7 @@ from vcut_trt.batch.pictures import BATCH_FILE, FAILED_FILE, LOCK_FILE, LeftOut,
 from vcut_trt.batch.tasks import BatchConfig, Failure, ImageTask, Make, find_tasks, make_videos, writing
 from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import choose_backend
+from vcut_trt.engines.cpu_estimate import announce
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.clip import ClipSettings
@@ -213,7 +214,7 @@ def _maker(config: BatchConfig, progress: Progress) -> AbstractContextManager[Ma
 def _here(config: BatchConfig, progress: Progress) -> Iterator[Make]:
     """This process makes one video after the other."""
     choice = choose_backend(config.bundle, config.backend, config.device)
-    progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+    announce(config.bundle, choice, config.settings.schedule, progress)
     with progress.stage("open engines"):
         pipeline = VCutPipeline.from_choice(config.bundle, choice, config.options)
 

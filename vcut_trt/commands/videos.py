@@ -31,6 +31,7 @@ from vcut_trt.commands.options import (
 )
 from vcut_trt.commands.views import show_answer, show_bench, show_tuned
 from vcut_trt.engines.backends import Backend, choose_backend
+from vcut_trt.engines.cpu_estimate import announce
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.measure.quality import Metric
 from vcut_trt.spec.clip import ClipSettings, Fit
@@ -83,7 +84,7 @@ def generate(
         choice = choose_backend(opened, backend, device)
         options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
         progress = ConsoleProgress()
-        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        announce(opened, choice, settings.schedule, progress)
         generated = generate_videos(opened, config, choice, options, progress)
         videos = [str(path) for path in generated.videos]
         answer = {
@@ -140,7 +141,8 @@ def tune(
         if opened.manifest.model.random_weights:
             progress.message("RANDOM weights: the result says nothing about the quality of trained ones.")
         choice = choose_backend(opened, backend, device)
-        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        uncut = CutSchedule(num_inference_steps=steps, cut_step=config.uncut)
+        announce(opened, choice, uncut, progress)
         with progress.stage("open engines"):
             pipeline = VCutPipeline.from_choice(opened, choice, EngineOptions())
         with pipeline:
@@ -194,7 +196,7 @@ def bench(
         choice = choose_backend(opened, backend, device)
         options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
         progress = ConsoleProgress()
-        progress.message(f"{choice.backend.value} on {choice.device}: {choice.reason}")
+        announce(opened, choice, scaled, progress)
         cuts = bench_bundle(opened, config, choice, options, progress)
         show_bench(cuts, config, choice, price_per_hour, as_json=as_json)  # first: it needs no disk
         if share is not None:

@@ -22,6 +22,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.memory import GIB
 from vcut_trt.engines import driver as drivers
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend
+from vcut_trt.engines.cpu_estimate import why_slow
 from vcut_trt.engines.onnxruntime_engine import PROVIDERS, RUNTIME_ERRORS
 from vcut_trt.engines.tensorrt import gpu as gpus
 from vcut_trt.engines.tensorrt import module, probe
@@ -38,7 +39,6 @@ REINSTALL_ONNX_RUNTIME = (  # the package for the CPU alone hides the other
 )
 HUB_MODEL = "stabilityai/stable-video-diffusion-img2vid-xt"
 HUB_SECONDS = 10.0
-BIG_PIXELS = 256 * 256  # of a frame: beyond that a CPU takes hours for a video
 
 
 class State(str, Enum):
@@ -218,9 +218,8 @@ def _bundle(root: Path) -> Iterator[Finding]:
         return
     found = f"{root} runs on {choice.backend.value} on {choice.device}{layout}: {choice.reason}"
     yield Finding(subject="bundle", state=State.OK, found=found)
-    video = bundle.manifest.video
-    if choice.device.type == "cpu" and video.height * video.width > BIG_PIXELS:
-        slow = f"a video of {video.frames} frames, {video.width} × {video.height}, takes hours on a CPU"
+    slow = why_slow(bundle.manifest, choice)
+    if slow is not None:
         yield Finding(subject="bundle", state=State.NOTE, found=slow, remedy="Make it on a machine with a CUDA GPU.")
 
 

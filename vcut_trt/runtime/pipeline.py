@@ -24,6 +24,7 @@ from torch import Tensor
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.base import Engine
+from vcut_trt.engines.cpu_estimate import why_slow
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
 from vcut_trt.errors import ConfigError
@@ -151,6 +152,9 @@ class VCutPipeline(DiffusersHabits, Closing):
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         choice = choose_backend(opened, chosen(Backend, "backend", backend), device)
         logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
+        slow = why_slow(opened.manifest, choice)
+        if slow is not None:
+            logger.warning("%s", slow)
         allowed = chosen(Residency, "residency", residency)
         return cls.from_choice(opened, choice, EngineOptions(residency=allowed, cuda_graphs=cuda_graphs))
 
