@@ -55,6 +55,8 @@ def main(
         except KeyboardInterrupt:
             progress.message(f"what was found is in {files}; the same command goes on from there")
             raise
+        if report.machine is None and not dry:
+            progress.message("Without a card, --dry shows what the proof does.")
         print(headline(report.model_dump(mode="json")))
         print(f"{files}: nothing in them tells who you are. The bundles stay in {output}.")
         if not report.proved:

@@ -45,10 +45,9 @@ def _parts(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"**{DRY}**"
     yield _machine(answer)
     yield CellPage(tables=(_stages(answer),), notes=(RANDOM,)).as_markdown()
-    for item in outcomes:
-        if item["reason"] or item["messages"]:
-            lines = [line for line in (item["reason"], *item["messages"]) if line]
-            yield f"**{item['stage']}, {item['state']}**\n\n" + "\n".join(f"- {line}" for line in lines)
+    said = [line for item in outcomes for line in _said(item)]
+    if said:
+        yield "\n".join(said)
     speed = next(item["figures"] for item in outcomes if item["stage"] == "latency")
     if speed:
         yield CellPage(tables=(_latency(speed),), notes=_notes(speed)).as_markdown()
@@ -57,6 +56,14 @@ def _parts(answer: Mapping[str, Any]) -> Iterator[str]:
             figures = json.dumps(item["figures"], indent=2)
             summary = f"<details><summary>{item['stage']}</summary>"
             yield f"{summary}\n\n```json\n{figures}\n```\n\n</details>"
+
+
+def _said(item: Mapping[str, Any]) -> Iterator[str]:
+    """Why a stage did not pass, and what vcut_trt warned of meanwhile."""
+    if item["reason"]:
+        yield f"- **{item['stage']}, {item['state']}**: {item['reason']}"
+    for line in item["messages"]:
+        yield f"- **{item['stage']}**, a warning: {line}"
 
 
 def _machine(answer: Mapping[str, Any]) -> str:
@@ -81,12 +88,13 @@ def _stages(answer: Mapping[str, Any]) -> Cells:
             item["stage"],
             item["title"],
             item["state"].upper() if item["state"] == "failed" else item["state"],
-            f"{item['seconds']:.0f}",
             *("; ".join(item["not_proved"]) for _ in proved),
+            f"{item['seconds']:.0f}",
         )
         for item in answer["outcomes"]
     )
-    return Cells(title="Stages", headers=("stage", "what", "", "seconds", *proved), text_columns=3, rows=rows)
+    headers = ("stage", "what", "", *proved, "seconds")
+    return Cells(title="Stages", headers=headers, text_columns=len(headers) - 1, rows=rows)
 
 
 def _latency(figures: Mapping[str, Any]) -> Cells:

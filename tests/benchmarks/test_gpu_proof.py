@@ -48,12 +48,12 @@ class Launched:
 
     def __init__(self, config: ProofConfig, **states: State | BaseException) -> None:
         self.names: list[str] = []
-        self._folder = config.folder / run.OUTCOMES
+        self._folder, self._patience = config.folder / run.OUTCOMES, config.patience
         self._states = {name.replace("_", "-"): state for name, state in states.items()}
         self.machine = MACHINE
 
     def __call__(self, stage: Stage, seconds: float) -> Outcome:
-        assert 0 < seconds <= 60 * stage.limit_minutes
+        assert 0 < seconds <= 60 * stage.limit_minutes * self._patience
         self.names.append(stage.name)
         state = self._states.get(stage.name, State.PASSED)
         if isinstance(state, BaseException):
@@ -99,7 +99,7 @@ def test_a_stage_that_fails_hides_none_but_those_that_need_it(config: ProofConfi
         "kernels-compiled says why",
     )
     assert outcomes["steps"].state is State.PASSED
-    assert "graphs says why" in (config.folder / MARKDOWN).read_text(encoding="utf-8")
+    assert "- **graphs, failed**: graphs says why\n" in (config.folder / MARKDOWN).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,27 @@ def test_a_stage_that_fails_hides_none_but_those_that_need_it(config: ProofConfi
 def test_only_what_does_not_apply_may_be_missing(state: State, holds: bool, config: ProofConfig) -> None:
     report = prove(config, 15, Launched(config, bench=state), lambda _outcome: None)
     assert report.proved is holds
+
+
+def test_the_page_of_a_dry_run_says_what_each_line_does_not_prove(config: ProofConfig) -> None:
+    class Doubts(Launched):
+        def __call__(self, stage: Stage, seconds: float) -> Outcome:
+            doubts = (f"{stage.name} on a card",)
+            return super().__call__(stage, seconds).model_copy(update={"not_proved": doubts, "messages": ("hm",)})
+
+    dry = ProofConfig(folder=config.folder, dry=True, steps=5, tensorrt=FlavourChoice.AUTO)
+    launch = Doubts(dry)
+    launch.machine = {**MACHINE, "gpu": None}
+    page = written_page(dry, launch)
+    assert page.startswith("# vcut_trt, a dry run without a card: 14 of 14 stages passed\n")
+    for stage in STAGES:
+        assert f"| {stage.name} | {stage.title} | passed | {stage.name} on a card | 1 |" in page
+        assert f"- **{stage.name}**, a warning: hm" in page
+
+
+def written_page(config: ProofConfig, launch: run.Launch) -> str:
+    proved(config, launch)
+    return (config.folder / MARKDOWN).read_text(encoding="utf-8")
 
 
 def test_the_report_is_whole_after_every_stage(config: ProofConfig) -> None:
