@@ -25,7 +25,7 @@ def _small(name: str, title: str, limit_minutes: float = 3, needs: tuple[str, ..
 MACHINE, DOCTOR = "machine", "doctor"
 STAGES = (
     Stage(name=MACHINE, title="card, driver and versions", limit_minutes=2),
-    Stage(name=DOCTOR, title="everything that is installed works", limit_minutes=5, needs=(MACHINE,)),
+    Stage(name=DOCTOR, title="everything that is installed works", limit_minutes=5),
     _small("tiny", "the miniature: export, and plans for this card", 5, (MACHINE,)),
     _small("verify", "every graph's plan against PyTorch, on the CPU too; whole videos against diffusers"),
     _small("graphs", "videos with CUDA graphs and without are the same"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from pathlib import Path
 from typing import Protocol
@@ -41,11 +42,18 @@ CUDA_NAMES = {
 class Site(Protocol):
     """What the stages need of the place where they run."""
 
-    device: torch.device
     slack_bytes: int  # growth of memory that says nothing
     many_steps: int  # "a thousand steps"
     bench_steps: int  # of the small videos that are timed
     full_model: str  # what stands in the full-size bundle
+
+    @property
+    def device(self) -> torch.device:
+        """Where engines run.
+
+        Raises:
+            EngineError: It is not there.
+        """
 
     def export(self, name: str, progress: Progress) -> Bundle:
         """Make the bundle `tiny` or `full`, with plans for this card."""
@@ -70,12 +78,16 @@ class CardSite:
     """A CUDA card. See `Site`."""
 
     def __init__(self, config: ProofConfig) -> None:
-        self.device = parse_device("cuda")
         self.slack_bytes = SLACK_BYTES
         self.many_steps = 1000
         self.bench_steps = 25
         self.full_model = FULL_MODEL
         self._config = config
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """See `Site.device`."""
+        return parse_device("cuda")
 
     def export(self, name: str, progress: Progress) -> Bundle:
         """See `Site.export`."""
