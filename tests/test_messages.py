@@ -6,14 +6,17 @@ Where one piece of advice once led to another refusal, it is followed to its end
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 import vcut_trt
@@ -22,9 +25,13 @@ from vcut_trt.commands.app import app, export_app
 from vcut_trt.engines.tensorrt import module
 from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
 from vcut_trt.engines.tensorrt.targets import parse_targets
-from vcut_trt.errors import BuildError
+from vcut_trt.errors import BuildError, ConfigError
 from vcut_trt.measure.quality import Metric
 from vcut_trt.measure.tune import TuneConfig, TuneResult
+from vcut_trt.pretrained import load_pretrained
+from vcut_trt.runtime.arguments import check_latents, check_sizes, check_videos
+from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 ROOT = Path(vcut_trt.__file__).parents[1]
 PACKAGE = sorted((ROOT / "vcut_trt").rglob("*.py"))
@@ -102,6 +109,7 @@ def faults(text: str, more_options: set[str] = frozenset()) -> list[str]:  # typ
         if OPTION.search(words) and f"{program}{words}" not in told:
             why = why_unusable(program, shlex.split(words))
             told += [f"{program}{words}: {why}"] if why else []
+    told += [name for name in re.findall(r"load_pretrained\(…, (\w+)=", text) if name not in ARGUMENTS]
     for extra in re.findall(r"vcut[-_]trt\[([\w-]+)\]", text):
         told += [extra] if extra not in EXTRAS else []
     for name in re.findall(r"python -m ([a-z][\w.]*)", text):
@@ -110,6 +118,7 @@ def faults(text: str, more_options: set[str] = frozenset()) -> list[str]:  # typ
 
 
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
+ARGUMENTS = inspect.signature(load_pretrained).parameters
 EXTRAS = re.findall(r"^([\w-]+) = \[", PROJECT.partition("\n[")[0], re.MULTILINE)
 
 
@@ -157,6 +166,7 @@ SHARED = declared(ROOT / "benchmarks" / "options.py") | {"--plot", "--output", "
         ("vcut-export --model {} --steps 3", "steps"),
         ('pip install "vcut-trt[all]"', "all"),
         ("Run python -m vcut_trt.nothing", "vcut_trt.nothing"),
+        ("take bf16, with load_pretrained(…, dtype=…)", "dtype"),
     ],
 )
 def test_what_does_not_exist_is_noticed(text: str, fault: str) -> None:
@@ -195,3 +205,35 @@ def test_a_tuned_cut_of_other_steps_is_advised_with_them(cut_step: int, capsys: 
     words = re.findall(r"--\S+ \d+", capsys.readouterr().out)
     context = VCUT.commands["generate"].make_context("generate", ["b", "i.png", *" ".join(words).split()])  # type: ignore[attr-defined]
     assert (context.params["steps"], context.params["cut_step"]) == (50, cut_step)
+
+
+VIDEO = VideoSpec(videos=1, frames=6, height=64, width=128, decode_chunk=3)
+check_size = partial(check_sizes, VIDEO, **dict.fromkeys(("height", "width", "num_frames", "decode_chunk_size")))
+
+
+@pytest.mark.parametrize(
+    ("given", "check"),
+    [
+        ("height", partial(check_size, height=2)),
+        ("width", partial(check_size, width=2)),
+        ("num_frames", partial(check_size, num_frames=2)),
+        ("decode_chunk_size", partial(check_size, decode_chunk_size=2)),
+        ("videos", partial(check_videos, VIDEO, 2, 3)),
+        ("latents", partial(check_latents, VIDEO, torch.zeros(1))),
+    ],
+)
+def test_a_pipeline_of_a_checkpoint_is_not_told_of_a_bundle(given: str, check: Callable[[], None]) -> None:
+    """Its words are those of any pipeline, and name what decides for both kinds."""
+    with pytest.raises(ConfigError) as caught:
+        check()
+    text = str(caught.value)
+    assert "bundle" not in text
+    if given != "latents":
+        option, argument = re.findall(r"vcut-export (--[a-z-]+), or with load_pretrained\(…, (\w+)=", text)[0]
+        assert (option in options_of(EXPORT), argument in ARGUMENTS) == (True, True)
+
+
+def test_an_overflow_is_told_in_the_words_of_both() -> None:
+    for precision in (Precision.FP16, Precision.BF16):
+        remedy = precision.row.overflow_remedy
+        assert ("vcut-export --precision" in remedy, "load_pretrained(…, precision=…)" in remedy) == (True, True)

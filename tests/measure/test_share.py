@@ -120,8 +120,8 @@ def test_what_the_schema_does_not_know_is_refused(nano_bundle: Bundle, cut: CutT
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--share", "no/such/folder/figures.json"], "--share is no/such/folder/figures.json"),
-        (["--share", "."], "--share is ."),
+        (["--share", "no/such/folder/figures.json"], "there is no folder no/such/folder for figures.json"),
+        (["--share", "."], ". is a folder; name a file"),
         (["--price-per-hour", "0"], "--price-per-hour is 0.0; it must be above 0"),
         (["--price-per-hour", "nan"], "--price-per-hour is nan"),
     ],

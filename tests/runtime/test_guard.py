@@ -114,8 +114,8 @@ def test_of_several_bad_places_the_first_is_told() -> None:
 @pytest.mark.parametrize(
     ("precision", "remedy"),
     [
-        (Precision.FP16, "fp16 overflowed: export again with --precision bf16, or fp32"),
-        (Precision.BF16, "Export again with --precision fp32"),
+        (Precision.FP16, "fp16 overflowed: take bf16 or fp32, with vcut-export --precision or load_pretrained"),
+        (Precision.BF16, "Take fp32, with vcut-export --precision"),
         (Precision.FP32, "The weights, the image or the latents that were passed"),
     ],
 )

@@ -143,8 +143,8 @@ def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], 
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
         if shape != spec.shape or dtype != spec.dtype:
             raise EngineError(
-                f"`{spec.name}` is {shape} {dtype}; this engine takes {spec.shape} {spec.dtype}. Shapes are fixed at "
-                "export: choose them with --frames, --height, --width and --videos."
+                f"`{spec.name}` is {shape} {dtype}; this engine takes {spec.shape} {spec.dtype}. Shapes are fixed "
+                "when vcut-export or load_pretrained is given frames, height, width and videos."
             )
         if tensor.device != device:
             raise EngineError(f"`{spec.name}` is on {tensor.device}; this engine runs on {device}")

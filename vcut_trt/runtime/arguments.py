@@ -18,16 +18,25 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 def check_sizes(
     video: VideoSpec, *, height: int | None, width: int | None, num_frames: int | None, decode_chunk_size: int | None
 ) -> None:
-    """Sizes are fixed at export; if given, they must be the bundle's. A longer chunk than the video is all of it."""
+    """Sizes are the pipeline's own; if given, they must be these. A longer chunk than the video is all of it."""
     sizes = {
-        "height": (height, video.height),
-        "width": (width, video.width),
-        "num_frames": (num_frames, video.frames),
-        "decode_chunk_size": (decode_chunk_size and min(decode_chunk_size, video.frames), video.decode_chunk),
+        "height": (height, video.height, "height"),
+        "width": (width, video.width, "width"),
+        "num_frames": (num_frames, video.frames, "frames"),
+        "decode_chunk_size": (
+            decode_chunk_size and min(decode_chunk_size, video.frames),
+            video.decode_chunk,
+            "decode_chunk",
+        ),
     }
-    for name, (asked, built) in sizes.items():
+    for name, (asked, built, chosen) in sizes.items():
         if asked is not None and asked != built:
-            raise ConfigError(f"{name} is {asked}; this bundle was exported for {built}. Export again to change it.")
+            raise ConfigError(f"{name} is {asked}; this pipeline was made for {built}. {_made_by(chosen)}")
+
+
+def _made_by(chosen: str) -> str:
+    """Where a pipeline's size is decided: pipelines come of bundles and of checkpoints, and have no other."""
+    return f"Make another with vcut-export --{chosen.replace('_', '-')}, or with load_pretrained(…, {chosen}=…)."
 
 
 def check_choices(output_type: str, tensor_inputs: Collection[str]) -> None:
@@ -39,12 +48,11 @@ def check_choices(output_type: str, tensor_inputs: Collection[str]) -> None:
 
 
 def check_videos(video: VideoSpec, images: int, videos_per_image: int) -> None:
-    """A call makes exactly the bundle's number of videos."""
+    """A call makes exactly the pipeline's number of videos."""
     if images * videos_per_image != video.videos:
         raise ConfigError(
             f"{images} image(s) times {videos_per_image} video(s) each are not the {video.videos} video(s) "
-            "that this bundle makes at a time. Call it with fewer, or export with --videos "
-            f"{images * videos_per_image}."
+            f"that this pipeline makes at a time. Call it with so many. {_made_by('videos')}"
         )
 
 
@@ -54,9 +62,9 @@ def latents_shape(video: VideoSpec) -> tuple[int, ...]:
 
 
 def check_latents(video: VideoSpec, latents: Tensor | None) -> None:
-    """Latents that were passed have the bundle's shape."""
+    """Latents that were passed have the pipeline's shape."""
     if latents is not None and tuple(latents.shape) != latents_shape(video):
-        raise ConfigError(f"latents is {tuple(latents.shape)}; this bundle makes {latents_shape(video)}")
+        raise ConfigError(f"latents is {tuple(latents.shape)}; this pipeline makes {latents_shape(video)}")
 
 
 def check_generator(generator: Generators, videos: int, device: torch.device) -> None:

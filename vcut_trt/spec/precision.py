@@ -47,7 +47,9 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         frame_tolerance=16 / 255,  # single pixels, after every step has fed its rounding into the next
         fuses_attention=True,
         half_weights=True,
-        overflow_remedy="fp16 overflowed: export again with --precision bf16, or fp32.",
+        overflow_remedy=(
+            "fp16 overflowed: take bf16 or fp32, with vcut-export --precision or load_pretrained(…, precision=…)."
+        ),
     ),
     Precision.BF16: PrecisionSpec(
         dtype="bfloat16",
@@ -56,7 +58,8 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         fuses_attention=True,
         half_weights=False,
         overflow_remedy=(
-            "Export again with --precision fp32; if it stays, the weights or the image have such numbers."
+            "Take fp32, with vcut-export --precision or load_pretrained(…, precision=…); if it stays, the weights or "
+            "the image have such numbers."
         ),
     ),
     Precision.FP32: PrecisionSpec(
