@@ -29,7 +29,6 @@ from rich.table import Table
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.memory import memory_needs
-from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 
 MODELS = ("svd", "svd-xt", "svd-xt-1.1")
@@ -133,7 +132,7 @@ def _cost(bundle: Bundle, model: str, seconds: float, peak_bytes: int, stages: l
         seconds=round(seconds, 1),
         peak_bytes=peak_bytes,
         unet_onnx_bytes=size([GraphName.UNET_CFG, GraphName.UNET_SINGLE]),
-        onnx_bytes=size(list(graph_names())),
+        onnx_bytes=size(list(bundle.manifest.graphs)),
         plan_bytes=sum(plan.file.nbytes for plan in bundle.manifest.plans),
         gpu_bytes=memory_needs(bundle.manifest)[0].total_bytes,
         stages=stages,

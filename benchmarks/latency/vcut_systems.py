@@ -28,7 +28,7 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
 from vcut_trt.spec.graphs import graph_specs
-from vcut_trt.spec.residency import LAYOUTS, Residency
+from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, CutSchedule
 
 
@@ -81,7 +81,8 @@ def open_modules(system: System, work: Work, stopwatch: Stopwatch) -> VCutSystem
     )
     specs = graph_specs(work.video, work.precision, width)
     execution = EXECUTIONS[system.kind]
-    opener = ModuleOpener(modules, specs, workspace, layout=LAYOUTS[0], execution=execution)
+    layout = layouts(Residency.RESIDENT, tuple(specs))[0]
+    opener = ModuleOpener(modules, specs, workspace, layout=layout, execution=execution)
     with tempfile.TemporaryDirectory() as configs:
         checkpoint.save_configs(Path(configs))
         pipeline = VCutPipeline.from_configs(

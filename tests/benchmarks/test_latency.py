@@ -27,6 +27,7 @@ from benchmarks.latency.opening import open_system
 from benchmarks.latency.quality import compare
 from benchmarks.latency.report import Machine, Report, as_json, build_report
 from benchmarks.latency.systems import Clip
+from benchmarks.latency.vcut_systems import open_modules
 from benchmarks.latency.view import page
 from benchmarks.latency.work import Work, make_work
 from benchmarks.latency.workers import ContenderError, FirstVideo, LocalWorker, ProcessWorker
@@ -40,7 +41,7 @@ from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.svd import FAMILY
 from vcut_trt.errors import ConfigError
 from vcut_trt.export.exporter import ExportConfig
-from vcut_trt.measure.timing import VideoTimes
+from vcut_trt.measure.timing import Stopwatch, VideoTimes
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
@@ -227,6 +228,13 @@ def test_missing_bundles_are_exported(
     wanted = ExportConfig(video=NANO_VIDEO, precision=Precision.FP32, output=tmp_path / "paper", cross_attention=PAPER)
     assert asked == [(nano.checkpoint().fingerprint(), wanted)]
     nano.check_bundle(bundles[PAPER].manifest)
+
+
+def test_modules_decode_a_shorter_last_chunk_too(nano: Work) -> None:
+    shorter = replace(nano, video=replace(NANO_VIDEO, decode_chunk=4), steps=2)
+    system = open_modules(System(kind=Kind.EAGER, cross_attention=EXACT), shorter, Stopwatch(torch.device("cpu")))
+    assert len(system.video(CutSchedule(num_inference_steps=2, cut_step=1))) == NANO_VIDEO.frames
+    system.close()
 
 
 @pytest.mark.parametrize("kind", [Kind.EAGER, Kind.ONNXRUNTIME])
