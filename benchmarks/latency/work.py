@@ -14,9 +14,10 @@ from benchmarks.latency.medium import MEDIUM
 from benchmarks.subject import Size
 from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.folder import MODEL_PARTS
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
 from vcut_trt.checkpoints.sources import ARCHITECTURES as KNOWN
-from vcut_trt.checkpoints.sources import MODEL_PARTS, open_checkpoint
+from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.engines.workspace import parse_device, torch_dtype

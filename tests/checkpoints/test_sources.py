@@ -24,7 +24,8 @@ from torch import nn
 from transformers import CLIPImageProcessor
 
 from tests.models import NANO, checkpoint, with_unet
-from vcut_trt.checkpoints.sources import CONFIG_FILES, MODEL_PARTS, open_checkpoint
+from vcut_trt.checkpoints.folder import CONFIG_FILES, MODEL_PARTS
+from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.checkpoints.svd import FAMILY, FEATURE_EXTRACTOR, SCHEDULER, SVD, SVD_XT
 from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.spec.precision import Precision
