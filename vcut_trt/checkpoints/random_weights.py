@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 
+from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae, write_configs
 from vcut_trt.checkpoints.svd import Architecture
 
 if TYPE_CHECKING:
@@ -49,22 +49,22 @@ class RandomCheckpoint:
 
     def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
         """The UNet, in `dtype`."""
-        return _fill(self._empty_unet(), dtype)
+        return _fill(empty_unet(self._architecture.unet), dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
         """The VAE, in `dtype`."""
-        return _fill(self._empty_vae(), dtype)
+        return _fill(empty_vae(self._architecture.vae), dtype)
 
     def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
         """CLIP's vision tower with its projection, in `dtype`."""
-        return _fill(self._empty_image_encoder(), dtype)
+        return _fill(empty_image_encoder(self._architecture.image_encoder), dtype)
 
     def parameter_counts(self) -> dict[str, int]:
         """How many parameters each part has."""
         parts = {
-            "unet": self._empty_unet(),
-            "vae": self._empty_vae(),
-            "image_encoder": self._empty_image_encoder(),
+            "unet": empty_unet(self._architecture.unet),
+            "vae": empty_vae(self._architecture.vae),
+            "image_encoder": empty_image_encoder(self._architecture.image_encoder),
         }
         return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
 
@@ -73,34 +73,9 @@ class RandomCheckpoint:
         recipe = json.dumps([asdict(self._architecture), SPREAD, RECIPE], sort_keys=True)
         return hashlib.sha256(recipe.encode()).hexdigest()
 
-    def _empty_unet(self) -> UNetSpatioTemporalConditionModel:
-        from diffusers import UNetSpatioTemporalConditionModel
-
-        with init_empty_weights(include_buffers=False):
-            return UNetSpatioTemporalConditionModel(**self._architecture.unet)
-
-    def _empty_vae(self) -> AutoencoderKLTemporalDecoder:
-        from diffusers import AutoencoderKLTemporalDecoder
-
-        with init_empty_weights(include_buffers=False):
-            return AutoencoderKLTemporalDecoder(**self._architecture.vae)
-
-    def _empty_image_encoder(self) -> CLIPVisionModelWithProjection:
-        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-        with init_empty_weights(include_buffers=False):
-            return CLIPVisionModelWithProjection(CLIPVisionConfig(**self._architecture.image_encoder))
-
     def save_configs(self, folder: Path) -> None:
         """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
-        from diffusers import EulerDiscreteScheduler
-
-        EulerDiscreteScheduler(**self._architecture.scheduler).save_pretrained(folder / "scheduler")
-        # Written as JSON: CLIPImageProcessor itself can be built only where torchvision or a recent transformers is.
-        extractor = {"image_processor_type": "CLIPImageProcessor", **self._architecture.feature_extractor}
-        target = folder / "feature_extractor" / "preprocessor_config.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(extractor, indent=2) + "\n", encoding="utf-8")
+        write_configs(self._architecture, folder)
 
 
 def _fill(module: Module, dtype: torch.dtype) -> Module:
