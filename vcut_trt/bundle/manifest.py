@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,20 +15,41 @@ from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.steps import CUT_KINDS, STEP_KINDS, step_graphs
 from vcut_trt.spec.video import VideoSpec
-from vcut_trt.work.files import FileRecord, FrozenModel
+from vcut_trt.work.files import FileRecord, FrozenModel, sha256_of
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The newest that is read. Written is 1 wherever an earlier vcut_trt can read the bundle."""
 
 MANIFEST = "bundle.json"
 
 
+class ReadFile(FrozenModel):
+    """A file that the bundle was made from."""
+
+    path: str  # relative to its source's place, with forward slashes
+    nbytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, place: Path, path: Path) -> ReadFile:
+        """Record the file at `path`, which lies in `place`."""
+        return cls(path=path.relative_to(place).as_posix(), nbytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+class SourceRecord(FrozenModel):
+    """Where files were read, and which."""
+
+    place: str  # an absolute path, or a hub id
+    files: tuple[ReadFile, ...]
+
+
 class ModelRecord(FrozenModel):
     """The checkpoint that a bundle was made from."""
 
-    id: str
+    id: str  # as the user named it
     revision: str | None
     random_weights: bool
+    sources: tuple[SourceRecord, ...] = ()  # the model's own first; none were recorded before format 4
 
 
 class GraphRecord(FrozenModel):
@@ -67,8 +89,13 @@ class PlanSet:
         return f"{self.folder} (compute capability {', '.join(self.compute_capabilities)})"
 
 
-def format_version_of(video: VideoSpec, kinds: tuple[str, ...]) -> Literal[1, 2, 3]:
-    """The oldest format whose readers can run a bundle: 2 knows kinds of steps, 3 a last chunk that is shorter."""
+def format_version_of(model: ModelRecord, video: VideoSpec, kinds: tuple[str, ...]) -> Literal[1, 2, 3, 4]:
+    """The oldest format whose readers can run a bundle.
+
+    2 knows kinds of steps, 3 a last chunk that is shorter, 4 the files that the checkpoint was read from.
+    """
+    if model.sources:
+        return 4
     if video.last_chunk:
         return 3
     return 1 if kinds == CUT_KINDS else 2
@@ -85,7 +112,7 @@ def unknown_kinds(content: object) -> list[str]:
 class Manifest(FrozenModel):
     """`bundle.json`."""
 
-    format_version: Literal[1, 2, 3] = 1  # see `format_version_of`
+    format_version: Literal[1, 2, 3, 4] = 1  # see `format_version_of`
     model: ModelRecord
     video: VideoSpec
     precision: Precision
@@ -121,7 +148,9 @@ class Manifest(FrozenModel):
 
     def to_json(self) -> str:
         """The content of `bundle.json`. What the first readers did not know is in it only where it says something."""
-        exclude = {"step_kinds"} if self.step_kinds == CUT_KINDS else set[str]()
+        exclude: dict[str, bool | dict[str, bool]] = {"step_kinds": True} if self.step_kinds == CUT_KINDS else {}
+        if not self.model.sources:
+            exclude["model"] = {"sources": True}
         return self.model_dump_json(indent=2, exclude=exclude) + "\n"
 
     def plan_sets(self) -> list[PlanSet]:
