@@ -69,7 +69,7 @@ def test_a_cached_model_is_loaded_offline_and_its_commit_recorded(revision: str 
 def test_fp16_takes_the_half_precision_files_and_fp32_the_full_ones() -> None:
     for half, precision in ((True, Precision.FP16), (False, Precision.FP32)):
         found = open_checkpoint("svd", revision=None, precision=precision)
-        names = [path.name for path in found._weights("unet")]
+        names = [path.name for path in found.weights["unet"].files]
         assert names == [f"diffusion_pytorch_model{'.fp16' if half else ''}.safetensors"]
 
 

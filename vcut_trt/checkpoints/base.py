@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from vcut_trt.bundle.manifest import SourceRecord
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionModelWithProjection
@@ -37,6 +39,9 @@ class Checkpoint(Protocol):
 
     def parameter_counts(self) -> dict[str, int]:
         """How many parameters `unet`, `vae` and `image_encoder` have; no weights are loaded for it."""
+
+    def sources(self) -> tuple[SourceRecord, ...]:
+        """The files that the parts are made of, with their hashes, the model's own first; none for random weights."""
 
     def fingerprint(self) -> str:
         """A hash of everything that the parts are made of."""

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 
+from vcut_trt.bundle.manifest import ReadFile, SourceRecord
+from vcut_trt.checkpoints.keys import check_keys
+from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae
 from vcut_trt.checkpoints.svd import check_architecture
+from vcut_trt.checkpoints.tensor_files import StoredTensor, fill, read_tensors, stored_tensors
+from vcut_trt.checkpoints.weights import WeightSet
 from vcut_trt.errors import CheckpointError
-from vcut_trt.spec.precision import Precision
-from vcut_trt.work.files import sha256_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -34,41 +41,59 @@ CONFIG_FILES = {
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
 
 
+EMPTY: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "unet": empty_unet,
+    "vae": empty_vae,
+    "image_encoder": empty_image_encoder,
+}
+FORMER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What diffusers called the layers of a VAE's attention before, and calls them now."""
+
+
 class FolderCheckpoint:
-    """A folder in diffusers' layout. See `Checkpoint`."""
+    """A folder in diffusers' layout. See `Checkpoint`.
+
+    Args:
+        folder: Where it lies.
+        model_id: What the user calls it.
+        revision: Its commit, where it comes from the hub.
+        choose: Says which weights of a part's folder are read.
+
+    Raises:
+        CheckpointError: A part is missing, cannot be read, or is not of the SVD architecture.
+    """
 
     random_weights = False
 
-    def __init__(self, folder: Path, *, model_id: str, revision: str | None, precision: Precision) -> None:
+    def __init__(
+        self, folder: Path, *, model_id: str, revision: str | None, choose: Callable[[Path], WeightSet]
+    ) -> None:
         self._folder = folder
         self.model_id = model_id
         self.revision = revision
-        self._precision = precision
-        configs = {part: _read_config(folder, part) for part in CONFIG_FILES}
-        for part in MODEL_PARTS:
-            self._variant(part)
-        check_architecture(folder, configs)
-        self.frames = int(configs["unet"]["num_frames"])
+        self._configs = {part: _read_config(folder, part) for part in CONFIG_FILES}
+        check_architecture(folder, self._configs)
+        self.weights = {part: choose(folder / part) for part in MODEL_PARTS}
+        self._tensors = {part: _tensors(part, weights) for part, weights in self.weights.items()}
+        for part, tensors in self._tensors.items():
+            shapes = {name: tensor.header.shape for name, tensor in tensors.items()}
+            check_keys(f"the {part} of {folder}", shapes, self._empty(part))
+        self._sources: tuple[SourceRecord, ...] = ()
+        self.frames = int(self._configs["unet"]["num_frames"])
         self.height, self.width = DEFAULT_HEIGHT, DEFAULT_WIDTH
-        self.embedding_width = int(configs["image_encoder"]["projection_dim"])
+        self.embedding_width = int(self._configs["image_encoder"]["projection_dim"])
 
     def unet(self, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
         """The UNet, in `dtype`."""
-        from diffusers import UNetSpatioTemporalConditionModel
-
-        return self._load(UNetSpatioTemporalConditionModel, "unet", torch_dtype=dtype)
+        return fill(empty_unet(self._configs["unet"]), self._read("unet"), dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKLTemporalDecoder:
         """The VAE, in `dtype`."""
-        from diffusers import AutoencoderKLTemporalDecoder
-
-        return self._load(AutoencoderKLTemporalDecoder, "vae", torch_dtype=dtype)
+        return fill(empty_vae(self._configs["vae"]), self._read("vae"), dtype)
 
     def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
         """CLIP's vision tower with its projection, in `dtype`."""
-        from transformers import CLIPVisionModelWithProjection
-
-        return self._load(CLIPVisionModelWithProjection, "image_encoder", dtype=dtype)
+        return fill(empty_image_encoder(self._configs["image_encoder"]), self._read("image_encoder"), dtype)
 
     def save_configs(self, folder: Path) -> None:
         """Copy `scheduler/` and `feature_extractor/`."""
@@ -79,73 +104,46 @@ class FolderCheckpoint:
 
     def parameter_counts(self) -> dict[str, int]:
         """How many parameters each part has, from the headers of its files."""
-        return {part: sum(map(_parameters_in, self._weights(part))) for part in MODEL_PARTS}
+        return {
+            part: sum(prod(tensor.header.shape) for tensor in tensors.values())
+            for part, tensors in self._tensors.items()
+        }
+
+    def sources(self) -> tuple[SourceRecord, ...]:
+        """The files of the folder that are read. They are hashed once."""
+        if not self._sources:
+            paths = [self._folder / part / name for part, name in CONFIG_FILES.items()]
+            paths += [path for weights in self.weights.values() for path in weights.files]
+            files = tuple(ReadFile.of(self._folder, path) for path in sorted(paths))
+            place = str(self._folder.resolve()) if self.revision is None else self.model_id
+            self._sources = (SourceRecord(place=place, files=files),)
+        return self._sources
 
     def fingerprint(self) -> str:
-        """A hash of the configurations and the weights that are loaded; a commit of the hub stands for its files."""
-        digest = hashlib.sha256()
-        configs = [self._folder / part / name for part, name in CONFIG_FILES.items()]
-        weights = [path for part in MODEL_PARTS for path in self._weights(part)]
-        for path in sorted(configs + weights):
-            content = self.revision or sha256_of(path)
-            digest.update(f"{path.relative_to(self._folder).as_posix()} {content}\n".encode())
-        return digest.hexdigest()
+        """A hash of the configurations and of the weights that are read."""
+        read = [f"{file.path} {file.sha256}\n" for source in self.sources() for file in source.files]
+        return hashlib.sha256("".join(read).encode()).hexdigest()
 
-    def _weights(self, part: str) -> list[Path]:
-        """The files that hold a part's weights, of the variant that is loaded."""
-        paths = sorted((self._folder / part).glob("*.safetensors"))
-        wants_half = self._variant(part) == "fp16"
-        return [path for path in paths if _is_half(path.name) == wants_half]
+    def _read(self, part: str) -> Iterator[tuple[str, torch.Tensor]]:
+        return read_tensors(self._tensors[part])
 
-    def _variant(self, part: str) -> str | None:
-        """The weights variant to load: "fp16" where that is wanted or all there is."""
-        names = [path.name for path in (self._folder / part).glob("*.safetensors")]
-        half = [name for name in names if _is_half(name)]
-        full = [name for name in names if not _is_half(name)]
-        if not names:
-            raise CheckpointError(
-                f"{self._folder / part} has no .safetensors weights; other formats are not loaded. Save the model "
-                "again with save_pretrained(…, safe_serialization=True)."
-            )
-        return "fp16" if half and (self._precision.row.half_weights or not full) else None
-
-    def _load(self, model_class: Any, part: str, **dtype: torch.dtype) -> Any:
-        from safetensors import SafetensorError
-
+    def _empty(self, part: str) -> nn.Module:
         try:
-            model, info = model_class.from_pretrained(
-                self._folder,
-                subfolder=part,
-                variant=self._variant(part),
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **dtype,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"cannot load the {part} of {self._folder}: {error}") from error
-        missing = sorted(info["missing_keys"])
-        if missing:
+            return EMPTY[part](self._configs[part])
+        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
             raise CheckpointError(
-                f"the {part} of {self._folder} lacks {len(missing)} of its weights, the first of them {missing[0]}"
-            )
-        return model.eval().requires_grad_(False)
+                f"{self._folder / part / CONFIG_FILES[part]} describes no {part} that can be built: {error}"
+            ) from error
 
 
-def _is_half(name: str) -> bool:
-    """Whether a weights file is of the variant fp16: whole, or a shard."""
-    return ".fp16." in name or ".fp16-" in name
-
-
-def _parameters_in(path: Path) -> int:
-    """The number of parameters in a .safetensors file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Download or save the checkpoint again.") from error
+def _tensors(part: str, weights: WeightSet) -> dict[str, StoredTensor]:
+    """A part's tensors by their names in its model; constants that earlier versions saved are left out."""
+    tensors = stored_tensors(weights.files)
+    if part == "vae":
+        former = "|".join(FORMER_NAMES)
+        pattern = re.compile(rf"(?<=\.attentions\.0\.)({former})(?=\.(weight|bias)$)")
+        return {pattern.sub(lambda found: FORMER_NAMES[found[0]], key): tensor for key, tensor in tensors.items()}
+    return {key: tensor for key, tensor in tensors.items() if not key.endswith(".position_ids")}
 
 
 def _read_config(folder: Path, part: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from vcut_trt.checkpoints.folder import CONFIG_FILES, MODEL_PARTS
+from vcut_trt.checkpoints.weights import PLAIN, WeightChoice, find_weights
 from vcut_trt.errors import CheckpointError
-from vcut_trt.spec.precision import Precision
 
 
 def is_hub_id(name: str) -> bool:
@@ -22,9 +22,14 @@ def is_hub_id(name: str) -> bool:
     return "/" in name
 
 
-def download(hub_id: str, revision: str | None, precision: Precision) -> Path:
-    """Bring the wanted files of a hub repository into the hub library's cache; resumes, and respects offline mode."""
-    from huggingface_hub import snapshot_download
+def download(hub_id: str, revision: str | None, choice: WeightChoice) -> Path:
+    """Bring a hub repository's configurations and wanted weights into the hub library's cache, and say where they lie.
+
+    Of a part that has none of the wanted weights, all are brought. Resumes, and respects offline mode.
+
+    Raises:
+        CheckpointError: The repository or the revision does not exist, asks for a login, or cannot be reached.
+    """
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -34,21 +39,12 @@ def download(hub_id: str, revision: str | None, precision: Precision) -> Path:
         RevisionNotFoundError,
     )
 
-    configs = [f"{part}/{name}" for part, name in CONFIG_FILES.items()]
     # What a lost connection raises: the error of the HTTP library under the hub library, which has changed before.
     transport_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
 
-    def fetch(pattern: str) -> Path:
-        weights = [f"{part}/{pattern}" for part in MODEL_PARTS]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*configs, *weights]))
-
     login = "log in with `hf auth login` (or set HF_TOKEN) once you have accepted its licence on the hub"
     try:
-        if precision.row.half_weights:
-            folder = fetch("*.fp16*.safetensors*")
-            if all(any((folder / part).glob("*.fp16*.safetensors")) for part in MODEL_PARTS):
-                return folder
-        return fetch("*.safetensors*")
+        return _fetch(hub_id, revision, choice)
     except GatedRepoError as error:
         raise CheckpointError(f"{hub_id} is gated: {login}, or pass a folder with --model FOLDER") from error
     except RevisionNotFoundError as error:
@@ -64,3 +60,25 @@ def download(hub_id: str, revision: str | None, precision: Precision) -> Path:
         raise CheckpointError(
             f"cannot download {hub_id}: {error}. Run the command again to resume, or pass a folder with --model FOLDER."
         ) from error
+
+
+def _fetch(hub_id: str, revision: str | None, choice: WeightChoice) -> Path:
+    from huggingface_hub import snapshot_download
+
+    configs = [f"{part}/{name}" for part, name in CONFIG_FILES.items()]
+    variant = choice.wanted
+    named = [f"*.{variant}*.safetensors*", f"*.safetensors*.{variant}*.json"]  # the file or its shards, and their index
+    wanted = ["*.safetensors*"] if variant == PLAIN else named
+    unwanted = ["*.fp16*"] if variant == PLAIN else None
+    allowed = [*configs, *(f"{part}/{pattern}" for part in MODEL_PARTS for pattern in wanted)]
+    folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=allowed, ignore_patterns=unwanted))
+    lacking = [part for part in MODEL_PARTS if not _has(folder / part, variant)]
+    if lacking:
+        everything = [*configs, *(f"{part}/*.safetensors*" for part in lacking)]
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=everything, ignore_patterns=None))
+    return folder
+
+
+def _has(folder: Path, variant: str) -> bool:
+    """Whether the folder of a part has weights of a variant."""
+    return any((weights.variant or PLAIN) == variant for weights in find_weights(folder))

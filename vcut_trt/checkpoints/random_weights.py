@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
+from vcut_trt.bundle.manifest import SourceRecord
 from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae, write_configs
 from vcut_trt.checkpoints.svd import Architecture
 
@@ -67,6 +68,10 @@ class RandomCheckpoint:
             "image_encoder": empty_image_encoder(self._architecture.image_encoder),
         }
         return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+
+    def sources(self) -> tuple[SourceRecord, ...]:
+        """No file is read."""
+        return ()
 
     def fingerprint(self) -> str:
         """A hash of the architecture and of how its weights are drawn."""

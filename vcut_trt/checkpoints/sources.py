@@ -14,9 +14,11 @@ from vcut_trt.checkpoints.hub import download, is_hub_id
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
 from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS, Architecture
 from vcut_trt.checkpoints.tiny import TINY
+from vcut_trt.checkpoints.weights import PLAIN, WeightChoice
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec, default_decode_chunk
+from vcut_trt.work.progress import SILENT, Progress
 
 ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY}
 """Those that are known by name."""
@@ -29,15 +31,24 @@ def default_precision(model: str) -> Precision:
 
 
 def open_checkpoint(
-    model: str, *, revision: str | None, precision: Precision, random_weights: bool = False
+    model: str,
+    *,
+    revision: str | None,
+    precision: Precision,
+    variant: str | None = None,
+    random_weights: bool = False,
+    progress: Progress = SILENT,
 ) -> Checkpoint:
     """Find the checkpoint that `model` names, downloading it if it is not on this machine.
 
     Args:
         model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, or a folder in diffusers' layout.
         revision: A branch, tag or commit of the hub repository; None for its main branch.
-        precision: Decides between the fp16 and the full weights where a repository has both.
+        precision: Decides between the fp16 and the plain weights where there are both and they say the same.
+        variant: Which weights to read of a part that has several: `fp16`, `none` for the plain ones, or what else its
+            files are named for. None: those for the precision, and an error where they differ from the others.
         random_weights: Use the architecture of a family member, without its weights.
+        progress: Told of weights that are compared.
 
     Raises:
         ConfigError: There is no such model, or it cannot have random weights or a revision.
@@ -48,19 +59,30 @@ def open_checkpoint(
         if architecture is None:
             known = ", ".join(ARCHITECTURES)
             raise ConfigError(f"random weights can be made for the architectures {known}, not for {model!r}")
-        if revision is not None:
-            raise ConfigError(f"{model} with random weights has no revision; leave --revision out")
+        for option, value in (("revision", revision), ("variant", variant)):
+            if value is not None:
+                raise ConfigError(f"{model} with random weights has no {option}; leave --{option} out")
         return RandomCheckpoint(model, architecture)
+    choice = WeightChoice(variant=variant, half=precision.row.half_weights, progress=progress)
     if model and Path(model).is_dir():
         if revision is not None:
             raise ConfigError(f"{model} is a folder and has no revision; leave --revision out")
-        return FolderCheckpoint(Path(model), model_id=model, revision=None, precision=precision)
+        return _chosen(FolderCheckpoint(Path(model), model_id=model, revision=None, choose=choice), variant)
     hub_id = HUB_IDS.get(model, model)
     if not is_hub_id(hub_id):
         names = ", ".join([*HUB_IDS, "tiny"])
         raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name) or an existing folder")
-    folder = download(hub_id, revision, precision)
-    return FolderCheckpoint(folder, model_id=hub_id, revision=folder.name, precision=precision)
+    folder = download(hub_id, revision, choice)
+    return _chosen(FolderCheckpoint(folder, model_id=hub_id, revision=folder.name, choose=choice), variant)
+
+
+def _chosen(checkpoint: FolderCheckpoint, variant: str | None) -> FolderCheckpoint:
+    """The checkpoint, where at least one of its parts has the variant that was asked for."""
+    here = {part: weights.variant or PLAIN for part, weights in checkpoint.weights.items()}
+    if variant is not None and variant not in here.values():
+        found = ", ".join(f"{part}: {name}" for part, name in here.items())
+        raise ConfigError(f"{checkpoint.model_id} has no weights of --variant {variant}. It has {found}")
+    return checkpoint
 
 
 def video_spec(

@@ -139,19 +139,21 @@ class _Exporter:
 
         self._checkpoint.save_configs(folder)
         configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
+        model = ModelRecord(
+            id=self._checkpoint.model_id,
+            revision=self._checkpoint.revision,
+            random_weights=self._checkpoint.random_weights,
+            sources=self._checkpoint.sources(),
+        )
         manifest = Manifest(
-            model=ModelRecord(
-                id=self._checkpoint.model_id,
-                revision=self._checkpoint.revision,
-                random_weights=self._checkpoint.random_weights,
-            ),
+            model=model,
             video=config.video,
             precision=config.precision,
             cross_attention=config.cross_attention,
             cfg=config.cfg,
             cut_step=config.cut_step,
             opset=config.opset,
-            format_version=format_version_of(config.video, config.step_kinds),
+            format_version=format_version_of(model, config.video, config.step_kinds),
             step_kinds=config.step_kinds,
             graphs={name: graphs[name] for name in graph_names(config.step_kinds, decoder_graphs(config.video))},
             configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
