@@ -24,7 +24,8 @@ from torch import nn
 from tests.checkpoints.conftest import OTHER_SIZE
 from tests.checkpoints.folders import WEIGHTS, open_folder
 from tests.models import checkpoint
-from vcut_trt.checkpoints.folder import CONFIG_FILES, MODEL_PARTS
+from vcut_trt.checkpoints.configs import CONFIG_FILES
+from vcut_trt.checkpoints.folder import MODEL_PARTS
 from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.checkpoints.svd import FAMILY, SVD, SVD_XT
 from vcut_trt.errors import CheckpointError, ConfigError

@@ -6,7 +6,6 @@ Weights are read from `.safetensors` only, one part at a time, straight into the
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,25 +18,19 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from vcut_trt.bundle.manifest import ReadFile, SourceRecord
+from vcut_trt.checkpoints.configs import CONFIG_FILES, check_feature_extractor, check_scheduler, read_config
 from vcut_trt.checkpoints.keys import check_keys
 from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae
 from vcut_trt.checkpoints.svd import check_architecture
 from vcut_trt.checkpoints.tensor_files import StoredTensor, fill, read_tensors, stored_tensors
 from vcut_trt.checkpoints.weights import WeightSet
-from vcut_trt.errors import CheckpointError
+from vcut_trt.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionModelWithProjection
 
 MODEL_PARTS = ("unet", "vae", "image_encoder")
-CONFIG_FILES = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "image_encoder": "config.json",
-    "scheduler": "scheduler_config.json",
-    "feature_extractor": "preprocessor_config.json",
-}
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 576, 1024
 
 
@@ -71,8 +64,10 @@ class FolderCheckpoint:
         self._folder = folder
         self.model_id = model_id
         self.revision = revision
-        self._configs = {part: _read_config(folder, part) for part in CONFIG_FILES}
+        self._configs = {part: read_config(folder, part) for part in CONFIG_FILES}
         check_architecture(folder, self._configs)
+        check_scheduler(folder, self._configs["scheduler"])
+        check_feature_extractor(folder, self._configs["feature_extractor"])
         self.weights = {part: choose(folder / part) for part in MODEL_PARTS}
         self._tensors = {part: _tensors(part, weights) for part, weights in self.weights.items()}
         for part, tensors in self._tensors.items():
@@ -132,7 +127,7 @@ class FolderCheckpoint:
             return EMPTY[part](self._configs[part])
         except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
             raise CheckpointError(
-                f"{self._folder / part / CONFIG_FILES[part]} describes no {part} that can be built: {error}"
+                f"{self._folder / part / CONFIG_FILES[part]} describes no {part} that can be built: {first_line(error)}"
             ) from error
 
 
@@ -144,19 +139,3 @@ def _tensors(part: str, weights: WeightSet) -> dict[str, StoredTensor]:
         pattern = re.compile(rf"(?<=\.attentions\.0\.)({former})(?=\.(weight|bias)$)")
         return {pattern.sub(lambda found: FORMER_NAMES[found[0]], key): tensor for key, tensor in tensors.items()}
     return {key: tensor for key, tensor in tensors.items() if not key.endswith(".position_ids")}
-
-
-def _read_config(folder: Path, part: str) -> dict[str, Any]:
-    path = folder / part / CONFIG_FILES[part]
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} is not a whole checkpoint: {part}/{path.name} is missing. Expected diffusers' layout with "
-            f"{', '.join(CONFIG_FILES)}."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no configuration: expected a JSON object")
-    return config

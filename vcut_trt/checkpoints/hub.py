@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from vcut_trt.checkpoints.folder import CONFIG_FILES, MODEL_PARTS
+from vcut_trt.checkpoints.configs import CONFIG_FILES
+from vcut_trt.checkpoints.folder import MODEL_PARTS
 from vcut_trt.checkpoints.weights import PLAIN, WeightChoice, find_weights
 from vcut_trt.errors import CheckpointError
 

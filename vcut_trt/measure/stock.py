@@ -36,7 +36,7 @@ def stock_pipeline(checkpoint: Checkpoint, device: torch.device, dtype: torch.dt
             checkpoint.save_configs(configs)
             scheduler = EulerDiscreteScheduler.from_pretrained(configs / "scheduler", local_files_only=True)
             extractor = CLIPImageProcessor.from_pretrained(configs / "feature_extractor", local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError, NotImplementedError) as error:
             raise CheckpointError(
                 f"{checkpoint.model_id} has an unusable scheduler or feature extractor: {error}"
             ) from error

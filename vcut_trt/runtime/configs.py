@@ -27,5 +27,5 @@ def read_configs(folder: Path, video: VideoSpec) -> tuple[EulerDiscreteScheduler
         scheduler = EulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
         config = json.loads(extractor.read_text(encoding="utf-8"))
         return scheduler, ImagePreprocessor(video, mean=config["image_mean"], std=config["image_std"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ImportError, OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise BundleError(f"{folder} has an unusable scheduler or feature extractor: {error}") from error
