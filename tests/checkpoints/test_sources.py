@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -155,6 +157,43 @@ def test_another_architecture_is_refused_with_the_field(folder: Path, part: str,
         open_folder(folder)
 
 
+@pytest.mark.parametrize("model", ["models/svd-xt", "models/svd-xt.txt"])
+def test_what_lies_on_the_disk_is_never_taken_for_a_hub_id(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_kwargs: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path(model).symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=f"{model} is no folder; expected is one in diffusers' layout"):
+        open_checkpoint(model, revision=None, precision=Precision.FP16)
+    Path(model).unlink()
+    Path(model).write_text("notes")
+    with pytest.raises(ConfigError, match=f"{model} is no folder"):
+        open_checkpoint(model, revision=None, precision=Precision.FP16)
+
+
+@pytest.mark.parametrize("error", [RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError])
+def test_a_mistyped_folder_is_told_that_there_is_no_such_folder_either(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot_download(*_args: object, **_kwargs: object) -> str:
+        raise error("no") if error is LocalEntryNotFoundError else _http(error)()  # type: ignore[arg-type]
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=f"If a folder is meant: there is no {tmp_path}/models/svd-xt"):
+        open_checkpoint("models/svd-xt", revision=None, precision=Precision.FP16)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint("svd-xt", revision=None, precision=Precision.FP16)
+    assert "If a folder" not in str(caught.value)
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot look at"):
+        open_checkpoint(str(tmp_path / ("x" * 300)), revision=None, precision=Precision.FP16)
+
+
 @pytest.mark.parametrize("model", ["svd2", "no such model", "a/b/c", "", "./missing", "/missing"])
 def test_an_unknown_model_is_told_what_there_is(model: str) -> None:
     with pytest.raises(ConfigError, match="unknown model .*; use svd, svd-xt, svd-xt-1.1, tiny"):
@@ -164,6 +203,11 @@ def test_an_unknown_model_is_told_what_there_is(model: str) -> None:
 def test_random_weights_need_an_architecture_of_the_family() -> None:
     with pytest.raises(ConfigError, match=f"svd, svd-xt, svd-xt-1.1, tiny, not for '{HUB_ID}'"):
         open_checkpoint(HUB_ID, revision=None, precision=Precision.FP16, random_weights=True)
+
+
+def test_random_weights_have_no_variants() -> None:
+    with pytest.raises(ConfigError, match="tiny with random weights has no variant; leave --variant out"):
+        open_checkpoint("tiny", revision=None, precision=Precision.FP32, variant="fp16")
 
 
 def test_only_the_hub_has_revisions(saved: Path) -> None:
@@ -214,11 +258,13 @@ class FakeHub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.asked: list[tuple[str, str | None, list[str]]] = []
+        self.ignored: list[list[str] | None] = []
 
     def snapshot_download(
         self, repo_id: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str] | None
     ) -> str:
         self.asked.append((repo_id, revision, allow_patterns))
+        self.ignored.append(ignore_patterns)
         return str(self.folder)
 
 
@@ -232,6 +278,41 @@ def test_a_hub_model_downloads_only_configurations_and_safetensors(
     assert (repo_id, revision) == ("stabilityai/stable-video-diffusion-img2vid-xt", "abc")
     assert all(pattern.endswith((".json", ".safetensors*")) for pattern in patterns)
     assert (opened.model_id, opened.revision) == (repo_id, saved.name)
+
+
+PUBLISHED = [
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+PUBLISHED_FP16 = [
+    "model.fp16.safetensors",
+    "model.fp16-00001-of-00002.safetensors",
+    "model-00001-of-00002.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "model.safetensors.fp16.index.json",
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "variant", "wanted"),
+    [
+        (Precision.FP32, None, PUBLISHED),
+        (Precision.FP16, "none", PUBLISHED),
+        (Precision.FP16, None, PUBLISHED_FP16),
+        (Precision.FP32, "fp16", PUBLISHED_FP16),
+    ],
+)
+def test_the_index_of_shards_is_downloaded_with_them_and_the_other_variant_is_not(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, variant: str | None, wanted: list[str]
+) -> None:
+    hub = FakeHub(saved)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    with contextlib.suppress(ConfigError):  # the folder has no fp16 files
+        open_checkpoint(HUB_ID, revision=None, precision=precision, variant=variant)
+    offered = [f"{part}/{name}" for part in MODEL_PARTS for name in [*PUBLISHED, *PUBLISHED_FP16, "model.bin"]]
+    brought = filter_repo_objects(offered, allow_patterns=hub.asked[0][2], ignore_patterns=hub.ignored[0])
+    assert sorted(brought) == sorted(f"{part}/{name}" for part in MODEL_PARTS for name in wanted)
 
 
 def test_fp16_falls_back_to_the_full_weights(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

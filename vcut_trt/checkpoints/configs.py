@@ -1,7 +1,7 @@
 """The configurations of a folder: read, and built once, so that none is first found wanting by a later command.
 
-Export copies those of the scheduler and the feature extractor into the bundle. Building them here makes whoever named the
-folder hear what is wrong with it, with its path.
+Export copies those of the scheduler and the feature extractor into the bundle. They are built here first, so that
+whoever named the folder hears what is wrong with it.
 """
 
 from __future__ import annotations

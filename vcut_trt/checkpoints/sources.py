@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.configs import CONFIG_FILES
 from vcut_trt.checkpoints.folder import FolderCheckpoint
 from vcut_trt.checkpoints.hub import download, is_hub_id
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
@@ -64,7 +65,11 @@ def open_checkpoint(
                 raise ConfigError(f"{model} with random weights has no {option}; leave --{option} out")
         return RandomCheckpoint(model, architecture)
     choice = WeightChoice(variant=variant, half=precision.row.half_weights, progress=progress)
-    if model and Path(model).is_dir():
+    if _exists(model):
+        if not Path(model).is_dir():
+            raise ConfigError(
+                f"{model} is no folder; expected is one in diffusers' layout, with {', '.join(CONFIG_FILES)}"
+            )
         if revision is not None:
             raise ConfigError(f"{model} is a folder and has no revision; leave --revision out")
         return _chosen(FolderCheckpoint(Path(model), model_id=model, revision=None, choose=choice), variant)
@@ -72,8 +77,17 @@ def open_checkpoint(
     if not is_hub_id(hub_id):
         names = ", ".join([*HUB_IDS, "tiny"])
         raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name) or an existing folder")
-    folder = download(hub_id, revision, choice)
+    nor = "" if model in HUB_IDS else f" If a folder is meant: there is no {Path(model).absolute()}."
+    folder = download(hub_id, revision, choice, nor)
     return _chosen(FolderCheckpoint(folder, model_id=hub_id, revision=folder.name, choose=choice), variant)
+
+
+def _exists(model: str) -> bool:
+    """Whether something of this name lies on the disk, be it of no use: then the hub is not asked for it."""
+    try:
+        return bool(model) and (Path(model).exists() or Path(model).is_symlink())
+    except OSError as error:
+        raise ConfigError(f"cannot look at {model}: {error}") from error
 
 
 def _chosen(checkpoint: FolderCheckpoint, variant: str | None) -> FolderCheckpoint:
