@@ -46,6 +46,7 @@ def load_pretrained(
     model: str,
     *,
     revision: str | None = None,
+    variant: str | None = None,
     random_weights: bool = False,
     device: str = "auto",
     precision: Precision | str | None = None,
@@ -65,6 +66,8 @@ def load_pretrained(
     Args:
         model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, or a folder in diffusers' layout.
         revision: A branch, tag or commit of the hub repository.
+        variant: Which weights to read of a part that has several: `fp16`, `none` for the plain ones, or what else its
+            files are named for. By default those for the precision; an error where they differ from the others.
         random_weights: The model's architecture with random weights; nothing is downloaded.
         device: `auto` (a CUDA GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `fp16`, `bf16` or `fp32`; by default fp16 on a GPU and fp32 on the CPU.
@@ -90,7 +93,9 @@ def load_pretrained(
     default = Precision.FP32 if place.type == "cpu" else Precision.FP16
     number = chosen(Precision, "precision", precision) if precision else default
     mode = chosen(Execution, "execution", execution)
-    checkpoint = open_checkpoint(model, revision=revision, precision=number, random_weights=random_weights)
+    checkpoint = open_checkpoint(
+        model, revision=revision, precision=number, variant=variant, random_weights=random_weights
+    )
     config = PretrainedConfig(
         video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
         precision=number,

@@ -12,6 +12,8 @@ from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 from transformers import CLIPImageProcessor
 
 from tests.models import NANO, checkpoint
+from vcut_trt.bundle.manifest import ModelRecord
+from vcut_trt.checkpoints.recorded import open_recorded
 from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, HUB_IDS, SCHEDULER
 from vcut_trt.errors import CheckpointError
@@ -85,6 +87,24 @@ def test_a_part_that_was_not_downloaded_is_named(cache: Path) -> None:
         path.unlink()
     with pytest.raises(CheckpointError, match="vae has no .safetensors"):
         open_checkpoint("svd", revision=None, precision=Precision.FP16)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_bundle_of_a_hub_model_records_its_files_and_they_are_found_again() -> None:
+    found = open_checkpoint("svd", revision=None, precision=Precision.FP16)
+    record = ModelRecord(id=found.model_id, revision=found.revision, random_weights=False, sources=found.sources())
+    assert record.sources[0].place == HUB_ID
+    assert open_recorded(record, precision=Precision.FP16).sources() == found.sources()
+    assert open_recorded(record, precision=Precision.FP16, model="svd").sources() == found.sources()
+
+
+def test_a_hub_model_whose_files_are_not_those_of_the_bundle_is_refused(cache: Path) -> None:
+    found = open_checkpoint("svd", revision=None, precision=Precision.FP16)
+    record = ModelRecord(id=found.model_id, revision=found.revision, random_weights=False, sources=found.sources())
+    path = cache / "vae" / "config.json"
+    path.resolve().write_text(path.read_text() + " ")
+    with pytest.raises(CheckpointError, match=r"vae/config\.json is not what the bundle was made from"):
+        open_recorded(record, precision=Precision.FP16)
 
 
 @pytest.mark.usefixtures("cache")

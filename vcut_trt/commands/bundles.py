@@ -26,6 +26,7 @@ from vcut_trt.commands.export_options import (
     RevisionOption,
     TargetOption,
     TensorrtOption,
+    VariantOption,
     VideosOption,
     WidthOption,
 )
@@ -43,6 +44,7 @@ from vcut_trt.work.staging import check_stageable
 def export(
     model: ModelOption,
     revision: RevisionOption = None,
+    variant: VariantOption = None,
     random_weights: RandomWeightsOption = False,
     output: OutputOption = None,
     frames: FramesOption = None,
@@ -77,7 +79,14 @@ def export(
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
         precision = precision or default_precision(model)
-        checkpoint = open_checkpoint(model, revision=revision, precision=precision, random_weights=random_weights)
+        checkpoint = open_checkpoint(
+            model,
+            revision=revision,
+            precision=precision,
+            variant=variant,
+            random_weights=random_weights,
+            progress=progress,
+        )
         config = ExportConfig(
             video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),
             precision=precision,
@@ -124,6 +133,10 @@ def verify(
         str | None,
         typer.Option(help="The checkpoint, where it no longer lies where the bundle says.", show_default=False),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="For bundles that do not say it: the weights they were made from.", show_default=False),
+    ] = None,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -132,20 +145,21 @@ def verify(
     """Compare a bundle with the checkpoint that it was made from, graph by graph and end to end."""
     with reporting(debug=debug):
         opened = Bundle.open(bundle)
-        record = opened.manifest.model
         choice = choose_backend(opened, backend, device)
         opened.verify_all()
 
-        from vcut_trt.checkpoints.sources import open_checkpoint
+        from vcut_trt.checkpoints.recorded import open_recorded
         from vcut_trt.measure.verify import verify_bundle
 
-        checkpoint = open_checkpoint(
-            model or record.id,
-            revision=None if model else record.revision,
+        progress = ConsoleProgress()
+        checkpoint = open_recorded(
+            opened.manifest.model,
             precision=opened.manifest.precision,
-            random_weights=record.random_weights,
+            model=model,
+            variant=variant,
+            progress=progress,
         )
-        checks = verify_bundle(opened, checkpoint, choice, ConsoleProgress())
+        checks = verify_bundle(opened, checkpoint, choice, progress)
         show_checks(checks, as_json=as_json)
         failed = [check for check in checks if not check.passed]
         if failed:

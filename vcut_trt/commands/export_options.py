@@ -17,6 +17,14 @@ ModelOption = Annotated[
     typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder in diffusers' layout.", prompt=False),
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which weights to read of a part that has several: fp16, or none for the plain ones. Default: those for "
+        "the precision; an error where they differ.",
+        show_default=False,
+    ),
+]
 RandomWeightsOption = Annotated[
     bool, typer.Option("--random-weights", help="The model's architecture with random weights; downloads nothing.")
 ]

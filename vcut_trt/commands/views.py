@@ -180,6 +180,10 @@ def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
         f"time{last}; {manifest.precision.value}, cross-attention {manifest.cross_attention.value}, "
         f"CFG {manifest.cfg.value}, cut at {manifest.cut_step} of {REFERENCE_STEPS}, opset {manifest.opset}"
     )
+    for source in model.sources:
+        console.print(f"read from {source.place}", markup=False)
+        for file in source.files:
+            console.print(f"{file.sha256}  {file.path}", markup=False)  # as sha256sum takes it
     graphs = Table("graph", "weights", "inputs", "outputs", box=None)
     for name, graph in manifest.graphs.items():
         inputs, outputs = ("\n".join(map(str, side)) for side in (graph.inputs, graph.outputs))

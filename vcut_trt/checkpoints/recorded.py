@@ -1,0 +1,113 @@
+"""The checkpoint of a bundle once more: the files that its manifest names, of the content that it names.
+
+Nothing is chosen here. A check that asked the chooser of the export again would agree with whatever that one chose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vcut_trt.bundle.manifest import ModelRecord, ReadFile, SourceRecord
+from vcut_trt.checkpoints import sources
+from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.folder import FolderCheckpoint
+from vcut_trt.checkpoints.hub import download_files, is_hub_id
+from vcut_trt.checkpoints.svd import HUB_IDS
+from vcut_trt.checkpoints.weights import WeightSet
+from vcut_trt.errors import CheckpointError, ConfigError
+from vcut_trt.spec.precision import Precision
+from vcut_trt.work.files import sha256_of
+from vcut_trt.work.progress import SILENT, Progress
+
+WHERE_ELSE = "If the checkpoint lies elsewhere now, name its place with --model"
+
+
+def open_recorded(
+    record: ModelRecord,
+    *,
+    precision: Precision,
+    model: str | None = None,
+    variant: str | None = None,
+    progress: Progress = SILENT,
+) -> Checkpoint:
+    """Open the checkpoint that a bundle was made from.
+
+    Args:
+        record: What the manifest says of it.
+        precision: The bundle's.
+        model: Where it lies now, if not where the manifest says.
+        variant: Which weights it was made from, where the manifest does not say.
+        progress: Told of files that are hashed.
+
+    Raises:
+        ConfigError: There is no such model, or the manifest knows the variant.
+        CheckpointError: A file is missing or has changed since.
+    """
+    if not record.sources:
+        return _open_unrecorded(record, precision, model, variant, progress)
+    if variant is not None:
+        raise ConfigError("the bundle says itself which files it was made from; leave --variant out")
+    source = record.sources[0]
+    folder = _folder(record, source, model)
+    with progress.stage("compare the checkpoint with what the bundle was made from"):
+        for file in source.files:
+            _check(folder / file.path, file)
+
+    def choose(part: Path) -> WeightSet:
+        recorded = (folder / file.path for file in source.files)
+        return WeightSet(
+            files=tuple(path for path in recorded if path.parent == part and path.suffix == ".safetensors")
+        )
+
+    return FolderCheckpoint(folder, model_id=record.id, revision=record.revision, choose=choose)
+
+
+def _open_unrecorded(
+    record: ModelRecord, precision: Precision, model: str | None, variant: str | None, progress: Progress
+) -> Checkpoint:
+    """The checkpoint of random weights, or of a bundle made before files were recorded."""
+    is_local = not record.random_weights and record.revision is None
+    if model is None and is_local and not Path(record.id).is_dir():
+        raise CheckpointError(
+            f"the bundle was made from {record.id}, and does not say where that was: there is no such folder in "
+            f"{Path.cwd()}. {WHERE_ELSE} FOLDER."
+        )
+    return sources.open_checkpoint(
+        model or record.id,
+        revision=None if model else record.revision,
+        precision=precision,
+        variant=variant,
+        random_weights=record.random_weights,
+        progress=progress,
+    )
+
+
+def _folder(record: ModelRecord, source: SourceRecord, model: str | None) -> Path:
+    """Where the files lie: on the disk, or in the hub library's cache, into which they are brought."""
+    paths = [file.path for file in source.files]
+    if model is not None and not Path(model).is_dir():
+        hub_id = HUB_IDS.get(model, model)
+        if not is_hub_id(hub_id):
+            raise ConfigError(f"{model} is neither a folder nor a hub id: --model says where the checkpoint lies now")
+        return download_files(hub_id, None, paths)
+    if model is None and record.revision is not None:
+        return download_files(source.place, record.revision, paths)
+    folder = Path(source.place if model is None else model)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}, which the bundle was made from, is not there. {WHERE_ELSE} FOLDER.")
+    return folder
+
+
+def _check(path: Path, file: ReadFile) -> None:
+    """Compare a file with what the bundle was made from."""
+    try:
+        same = path.stat().st_size == file.nbytes and sha256_of(path) == file.sha256
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}, which the bundle was made from, is not there. {WHERE_ELSE} FOLDER.") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not same:
+        raise CheckpointError(
+            f"{path} is not what the bundle was made from: its SHA-256 is not {file.sha256}. Restore the file, "
+            f"or export the bundle again. {WHERE_ELSE} FOLDER."
+        )
