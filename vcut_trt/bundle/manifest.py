@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.choices import CfgMode, CrossAttention, Like
 from vcut_trt.spec.graphs import decoder_graphs, graph_names
 from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
@@ -43,13 +43,23 @@ class SourceRecord(FrozenModel):
     files: tuple[ReadFile, ...]
 
 
+class LoraRecord(FrozenModel):
+    """A LoRA that was fused."""
+
+    id: str  # as the user named it
+    scale: float
+
+
 class ModelRecord(FrozenModel):
     """The checkpoint that a bundle was made from."""
 
     id: str  # as the user named it
     revision: str | None
     random_weights: bool
-    sources: tuple[SourceRecord, ...] = ()  # the model's own first; none were recorded before format 4
+    sources: tuple[SourceRecord, ...] = ()  # the model's, the UNet's, the LoRAs'; none were recorded before format 4
+    like: Like | None = None  # the member of the family that a single file was taken for
+    unet: str | None = None  # another UNet than the model's, as the user named it
+    loras: tuple[LoraRecord, ...] = ()
 
 
 class GraphRecord(FrozenModel):
@@ -149,8 +159,9 @@ class Manifest(FrozenModel):
     def to_json(self) -> str:
         """The content of `bundle.json`. What the first readers did not know is in it only where it says something."""
         exclude: dict[str, bool | dict[str, bool]] = {"step_kinds": True} if self.step_kinds == CUT_KINDS else {}
-        if not self.model.sources:
-            exclude["model"] = {"sources": True}
+        unsaid = ModelRecord.model_fields.keys() - self.model.model_dump(exclude_defaults=True).keys()
+        if unsaid:
+            exclude["model"] = dict.fromkeys(unsaid, True)
         return self.model_dump_json(indent=2, exclude=exclude) + "\n"
 
     def plan_sets(self) -> list[PlanSet]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from vcut_trt.bundle.manifest import SourceRecord
+from vcut_trt.bundle.manifest import ModelRecord, SourceRecord
+from vcut_trt.checkpoints.svd import Config
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -34,6 +35,9 @@ class Checkpoint(Protocol):
     def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
         """CLIP's vision tower with its projection, in `dtype`."""
 
+    def unet_config(self) -> Config:
+        """The arguments of diffusers' UNetSpatioTemporalConditionModel; a folder's file may say more."""
+
     def save_configs(self, folder: Path) -> None:
         """Write `scheduler/` and `feature_extractor/` in diffusers' layout."""
 
@@ -42,6 +46,9 @@ class Checkpoint(Protocol):
 
     def sources(self) -> tuple[SourceRecord, ...]:
         """The files that the parts are made of, with their hashes, the model's own first; none for random weights."""
+
+    def record(self) -> ModelRecord:
+        """What a bundle says of it."""
 
     def fingerprint(self) -> str:
         """A hash of everything that the parts are made of."""

@@ -33,13 +33,22 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
         CheckpointError: It is missing, or no JSON object.
     """
     path = folder / part / CONFIG_FILES[part]
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise CheckpointError(
             f"{folder} is not a whole checkpoint: {part}/{path.name} is missing. Expected diffusers' layout with "
             f"{', '.join(CONFIG_FILES)}."
-        ) from None
+        )
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: It cannot be read, or is none.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict):

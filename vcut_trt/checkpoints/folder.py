@@ -17,11 +17,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from vcut_trt.bundle.manifest import ReadFile, SourceRecord
+from vcut_trt.bundle.manifest import ModelRecord, ReadFile, SourceRecord
 from vcut_trt.checkpoints.configs import CONFIG_FILES, check_feature_extractor, check_scheduler, read_config
 from vcut_trt.checkpoints.keys import check_keys
 from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae
-from vcut_trt.checkpoints.svd import check_architecture
+from vcut_trt.checkpoints.svd import Config, check_architecture
 from vcut_trt.checkpoints.tensor_files import StoredTensor, fill, read_tensors, stored_tensors
 from vcut_trt.checkpoints.weights import WeightSet
 from vcut_trt.errors import CheckpointError, first_line
@@ -69,7 +69,7 @@ class FolderCheckpoint:
         check_scheduler(folder, self._configs["scheduler"])
         check_feature_extractor(folder, self._configs["feature_extractor"])
         self.weights = {part: choose(folder / part) for part in MODEL_PARTS}
-        self._tensors = {part: _tensors(part, weights) for part, weights in self.weights.items()}
+        self._tensors = {part: part_tensors(part, weights) for part, weights in self.weights.items()}
         for part, tensors in self._tensors.items():
             shapes = {name: tensor.header.shape for name, tensor in tensors.items()}
             check_keys(f"the {part} of {folder}", shapes, self._empty(part))
@@ -89,6 +89,10 @@ class FolderCheckpoint:
     def image_encoder(self, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
         """CLIP's vision tower with its projection, in `dtype`."""
         return fill(empty_image_encoder(self._configs["image_encoder"]), self._read("image_encoder"), dtype)
+
+    def unet_config(self) -> Config:
+        """The UNet's configuration file."""
+        return self._configs["unet"]
 
     def save_configs(self, folder: Path) -> None:
         """Copy `scheduler/` and `feature_extractor/`."""
@@ -114,6 +118,10 @@ class FolderCheckpoint:
             self._sources = (SourceRecord(place=place, files=files),)
         return self._sources
 
+    def record(self) -> ModelRecord:
+        """What a bundle says of it."""
+        return ModelRecord(id=self.model_id, revision=self.revision, random_weights=False, sources=self.sources())
+
     def fingerprint(self) -> str:
         """A hash of the configurations and of the weights that are read."""
         read = [f"{file.path} {file.sha256}\n" for source in self.sources() for file in source.files]
@@ -123,15 +131,22 @@ class FolderCheckpoint:
         return read_tensors(self._tensors[part])
 
     def _empty(self, part: str) -> nn.Module:
-        try:
-            return EMPTY[part](self._configs[part])
-        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
-            raise CheckpointError(
-                f"{self._folder / part / CONFIG_FILES[part]} describes no {part} that can be built: {first_line(error)}"
-            ) from error
+        return empty_part(part, self._configs[part], self._folder / part / CONFIG_FILES[part])
 
 
-def _tensors(part: str, weights: WeightSet) -> dict[str, StoredTensor]:
+def empty_part(part: str, config: Config, path: Path) -> nn.Module:
+    """A part made without storage, of the configuration in the file at `path`.
+
+    Raises:
+        CheckpointError: It cannot be built.
+    """
+    try:
+        return EMPTY[part](config)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
+        raise CheckpointError(f"{path} describes no {part} that can be built: {first_line(error)}") from error
+
+
+def part_tensors(part: str, weights: WeightSet) -> dict[str, StoredTensor]:
     """A part's tensors by their names in its model; constants that earlier versions saved are left out."""
     tensors = stored_tensors(weights.files)
     if part == "vae":

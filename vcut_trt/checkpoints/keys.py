@@ -71,8 +71,8 @@ def check_keys(
     for name, shape in wanted.items():
         if shapes[name] != shape:
             raise CheckpointError(
-                f"{source} has {name} of shape {shapes[name]}; its configuration asks for {shape}. Weights and "
-                "config.json are of two models."
+                f"{source} has {name} of shape {shapes[name]} where its architecture has {shape}: they do not "
+                "belong together"
             )
 
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from vcut_trt.bundle.manifest import SourceRecord
+from vcut_trt.bundle.manifest import ModelRecord, SourceRecord
 from vcut_trt.checkpoints.parts import empty_image_encoder, empty_unet, empty_vae, write_configs
-from vcut_trt.checkpoints.svd import Architecture
+from vcut_trt.checkpoints.svd import Architecture, Config
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -60,6 +60,10 @@ class RandomCheckpoint:
         """CLIP's vision tower with its projection, in `dtype`."""
         return _fill(empty_image_encoder(self._architecture.image_encoder), dtype)
 
+    def unet_config(self) -> Config:
+        """The UNet's configuration."""
+        return self._architecture.unet
+
     def parameter_counts(self) -> dict[str, int]:
         """How many parameters each part has."""
         parts = {
@@ -72,6 +76,10 @@ class RandomCheckpoint:
     def sources(self) -> tuple[SourceRecord, ...]:
         """No file is read."""
         return ()
+
+    def record(self) -> ModelRecord:
+        """What a bundle says of it."""
+        return ModelRecord(id=self.model_id, revision=None, random_weights=True)
 
     def fingerprint(self) -> str:
         """A hash of the architecture and of how its weights are drawn."""

@@ -119,20 +119,36 @@ def check_architecture(folder: Path, configs: dict[str, dict[str, Any]]) -> None
         CheckpointError: A configuration is not of this family; the message names the value.
     """
     unet, vae, clip, scheduler = (configs[part] for part in ("unet", "vae", "image_encoder", "scheduler"))
-    expected = [
-        ("unet/_class_name", unet.get("_class_name"), "UNetSpatioTemporalConditionModel"),
-        ("unet/in_channels", unet.get("in_channels"), 2 * LATENT_CHANNELS),
-        ("unet/out_channels", unet.get("out_channels"), LATENT_CHANNELS),
-        ("unet/cross_attention_dim", unet.get("cross_attention_dim"), clip.get("projection_dim")),
+    check_unet(folder, unet, embedding_width=clip.get("projection_dim"))
+    _compare(
+        folder,
         ("vae/_class_name", vae.get("_class_name"), "AutoencoderKLTemporalDecoder"),
         ("vae/latent_channels", vae.get("latent_channels"), LATENT_CHANNELS),
         ("vae/pixels per latent", 2 ** (len(vae.get("block_out_channels", ())) - 1), VAE_SCALE),
         ("image_encoder/image_size", clip.get("image_size"), CLIP_SIZE),
         ("scheduler/_class_name", scheduler.get("_class_name"), "EulerDiscreteScheduler"),
         *((f"scheduler/{name}", scheduler.get(name), wanted) for name, wanted in MUST_BE.items()),
-    ]
+    )
+
+
+def check_unet(folder: Path, unet: Config, *, embedding_width: object) -> None:
+    """Refuse a UNet whose configuration is of another family, or that takes embeddings of another width.
+
+    Raises:
+        CheckpointError: The message names the value.
+    """
+    _compare(
+        folder,
+        ("unet/_class_name", unet.get("_class_name"), "UNetSpatioTemporalConditionModel"),
+        ("unet/in_channels", unet.get("in_channels"), 2 * LATENT_CHANNELS),
+        ("unet/out_channels", unet.get("out_channels"), LATENT_CHANNELS),
+        ("unet/cross_attention_dim", unet.get("cross_attention_dim"), embedding_width),
+    )
+    if not isinstance(unet.get("num_frames"), int):
+        raise CheckpointError(f"{folder} is not of the SVD architecture: unet/num_frames is missing")
+
+
+def _compare(folder: Path, *expected: tuple[str, object, object]) -> None:
     for name, came, wanted in expected:
         if came != wanted:
             raise CheckpointError(f"{folder} is not of the SVD architecture: {name} is {came!r}, expected {wanted!r}")
-    if not isinstance(unet.get("num_frames"), int):
-        raise CheckpointError(f"{folder} is not of the SVD architecture: unet/num_frames is missing")

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
-from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, ModelRecord, format_version_of
+from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, format_version_of
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
@@ -139,12 +139,7 @@ class _Exporter:
 
         self._checkpoint.save_configs(folder)
         configs = [*folder.glob("scheduler/*.json"), *folder.glob("feature_extractor/*.json")]
-        model = ModelRecord(
-            id=self._checkpoint.model_id,
-            revision=self._checkpoint.revision,
-            random_weights=self._checkpoint.random_weights,
-            sources=self._checkpoint.sources(),
-        )
+        model = self._checkpoint.record()
         manifest = Manifest(
             model=model,
             video=config.video,

@@ -23,6 +23,14 @@ def chosen(kind: type[ChosenT], name: str, value: ChosenT | str) -> ChosenT:
         raise ConfigError(f"{name} is {value!r}; use {known}") from None
 
 
+class Like(str, Enum):
+    """Which member of the SVD family a single file is like: nothing in it tells."""
+
+    SVD = "svd"
+    SVD_XT = "svd-xt"
+    SVD_XT_1_1 = "svd-xt-1.1"
+
+
 class CrossAttention(str, Enum):
     """What becomes of the UNet's cross-attention."""
 
