@@ -7,7 +7,7 @@ reference of `vcut verify`, VCUT without TensorRT in the benchmarks, and the way
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.choices import CfgMode, CrossAttention, chosen
+from vcut_trt.spec.choices import CfgMode, CrossAttention, Like, chosen
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
@@ -48,6 +48,9 @@ def load_pretrained(
     revision: str | None = None,
     variant: str | None = None,
     random_weights: bool = False,
+    like: Like | str | None = None,
+    unet: str | None = None,
+    loras: Sequence[str] = (),
     device: str = "auto",
     precision: Precision | str | None = None,
     cross_attention: CrossAttention | str = CrossAttention.PAPER,
@@ -64,11 +67,15 @@ def load_pretrained(
     """A VCutPipeline that runs the model with PyTorch.
 
     Args:
-        model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, or a folder in diffusers' layout.
+        model: `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`, a hub id, a folder in diffusers' layout, or a single .safetensors
+            file in the authors' layout.
         revision: A branch, tag or commit of the hub repository.
         variant: Which weights to read of a part that has several: `fp16`, `none` for the plain ones, or what else its
             files are named for. By default those for the precision; an error where they differ from the others.
         random_weights: The model's architecture with random weights; nothing is downloaded.
+        like: `svd`, `svd-xt` or `svd-xt-1.1`: which model a single file is like; by default as its name says.
+        unet: A UNet to use in the place of the model's: a folder that diffusers saved, or a .safetensors file.
+        loras: Fused into the UNet: each `FILE` or `FILE:SCALE`.
         device: `auto` (a CUDA GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `fp16`, `bf16` or `fp32`; by default fp16 on a GPU and fp32 on the CPU.
         cross_attention: `paper`, `exact` or `original`, as for export.
@@ -94,7 +101,14 @@ def load_pretrained(
     number = chosen(Precision, "precision", precision) if precision else default
     mode = chosen(Execution, "execution", execution)
     checkpoint = open_checkpoint(
-        model, revision=revision, precision=number, variant=variant, random_weights=random_weights
+        model,
+        revision=revision,
+        precision=number,
+        variant=variant,
+        random_weights=random_weights,
+        like=None if like is None else chosen(Like, "like", like),
+        unet=unet,
+        loras=loras,
     )
     config = PretrainedConfig(
         video=video_spec(checkpoint, videos, frames, height, width, decode_chunk),

@@ -10,9 +10,14 @@ from pathlib import Path
 from vcut_trt.bundle.manifest import ModelRecord, ReadFile, SourceRecord
 from vcut_trt.checkpoints import sources
 from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.changed_unet import WithLoras, WithUNet
+from vcut_trt.checkpoints.configs import CONFIG_FILES
 from vcut_trt.checkpoints.folder import FolderCheckpoint
 from vcut_trt.checkpoints.hub import download_files, is_hub_id
+from vcut_trt.checkpoints.lora import LoraChoice
+from vcut_trt.checkpoints.single_file import SingleFileCheckpoint
 from vcut_trt.checkpoints.svd import HUB_IDS
+from vcut_trt.checkpoints.unet_source import open_unet
 from vcut_trt.checkpoints.weights import WeightSet
 from vcut_trt.errors import CheckpointError, ConfigError
 from vcut_trt.spec.precision import Precision
@@ -47,19 +52,54 @@ def open_recorded(
         return _open_unrecorded(record, precision, model, variant, progress)
     if variant is not None:
         raise ConfigError("the bundle says itself which files it was made from; leave --variant out")
-    source = record.sources[0]
-    folder = _folder(record, source, model)
+    changes = len(record.loras) + (record.unet is not None)
+    own, changing = (record.sources[: len(record.sources) - changes], record.sources[len(record.sources) - changes :])
     with progress.stage("compare the checkpoint with what the bundle was made from"):
-        for file in source.files:
-            _check(folder / file.path, file)
-
-    def choose(part: Path) -> WeightSet:
-        recorded = (folder / file.path for file in source.files)
-        return WeightSet(
-            files=tuple(path for path in recorded if path.parent == part and path.suffix == ".safetensors")
+        base = (
+            _open_base(record, own[0], model) if own else _open_unrecorded(record, precision, model, variant, progress)
         )
+        return _changed(record, base, list(changing))
 
-    return FolderCheckpoint(folder, model_id=record.id, revision=record.revision, choose=choose)
+
+def _open_base(record: ModelRecord, source: SourceRecord, model: str | None) -> Checkpoint:
+    """The model itself: a file or a folder, its files compared with what they were."""
+    if record.like is not None:
+        [file] = source.files
+        path = Path(source.place) / file.path if model is None else Path(model)
+        _check(path, file, f"{WHERE_ELSE} FILE.")
+        return SingleFileCheckpoint(path, like=record.like)
+    folder = _folder(record, source, model)
+    for file in source.files:
+        _check(folder / file.path, file, f"{WHERE_ELSE} FOLDER.")
+    return FolderCheckpoint(
+        folder, model_id=record.id, revision=record.revision, choose=lambda part: _weights(folder, source, part)
+    )
+
+
+def _changed(record: ModelRecord, base: Checkpoint, changing: list[SourceRecord]) -> Checkpoint:
+    """The checkpoint with the UNet and the LoRAs of the bundle."""
+    for source in changing:
+        for file in source.files:
+            _check(Path(source.place) / file.path, file, "")
+    if record.unet is not None:
+        source, *changing = changing
+        place = Path(source.place)
+        in_folder = any(file.path == CONFIG_FILES["unet"] for file in source.files)
+        unet = open_unet(
+            place if in_folder else place / source.files[0].path, base, lambda part: _weights(place, source, part)
+        )
+        base = WithUNet(base, unet, unet_id=record.unet)
+    choices = [
+        LoraChoice(path=Path(source.place) / source.files[0].path, scale=lora.scale)
+        for source, lora in zip(changing, record.loras, strict=True)
+    ]
+    return WithLoras(base, choices) if choices else base
+
+
+def _weights(place: Path, source: SourceRecord, part: Path) -> WeightSet:
+    """The recorded weights in the folder of a part."""
+    recorded = (place / file.path for file in source.files)
+    return WeightSet(files=tuple(path for path in recorded if path.parent == part and path.suffix == ".safetensors"))
 
 
 def _open_unrecorded(
@@ -98,16 +138,18 @@ def _folder(record: ModelRecord, source: SourceRecord, model: str | None) -> Pat
     return folder
 
 
-def _check(path: Path, file: ReadFile) -> None:
+def _check(path: Path, file: ReadFile, where_else: str) -> None:
     """Compare a file with what the bundle was made from."""
     try:
         same = path.stat().st_size == file.nbytes and sha256_of(path) == file.sha256
     except FileNotFoundError:
-        raise CheckpointError(f"{path}, which the bundle was made from, is not there. {WHERE_ELSE} FOLDER.") from None
+        raise CheckpointError(
+            f"{path}, which the bundle was made from, is not there. {where_else or 'Put it there again.'}"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not same:
         raise CheckpointError(
             f"{path} is not what the bundle was made from: its SHA-256 is not {file.sha256}. Restore the file, "
-            f"or export the bundle again. {WHERE_ELSE} FOLDER."
+            f"or export the bundle again. {where_else}".rstrip()
         )

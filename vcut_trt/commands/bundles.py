@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,8 @@ from vcut_trt.commands.export_options import (
     DecodeChunkOption,
     FramesOption,
     HeightOption,
+    LikeOption,
+    LoraOption,
     ModelOption,
     OpsetOption,
     OutputOption,
@@ -26,6 +28,7 @@ from vcut_trt.commands.export_options import (
     RevisionOption,
     TargetOption,
     TensorrtOption,
+    UNetOption,
     VariantOption,
     VideosOption,
     WidthOption,
@@ -40,12 +43,18 @@ from vcut_trt.spec.graphs import OPSETS
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 from vcut_trt.work.staging import check_stageable
 
+if TYPE_CHECKING:
+    from vcut_trt.engines.tensorrt.build import BuildConfig
+
 
 def export(
     model: ModelOption,
     revision: RevisionOption = None,
     variant: VariantOption = None,
     random_weights: RandomWeightsOption = False,
+    like: LikeOption = None,
+    unet: UNetOption = None,
+    lora: LoraOption = None,
     output: OutputOption = None,
     frames: FramesOption = None,
     height: HeightOption = None,
@@ -65,17 +74,14 @@ def export(
 ) -> None:
     """Make a bundle of a checkpoint: five ONNX graphs, and TensorRT plans."""
     with reporting(debug=debug):
-        targets = parse_targets(target or default_targets())
-        with_plans = all(item.kind is not TargetKind.CPU for item in targets)
-        if with_plans:
-            choose_flavour(tensorrt, targets)  # a missing TensorRT is told before the work, not after it
-        place = output or Path("build") / Path(model).resolve().name
+        build = _wanted_plans(target, tensorrt, allow_unfused)
+        place = output or _usual_place(model)
         check_stageable(place)
         check_replaceable(place)
         progress = ConsoleProgress()
 
         from vcut_trt.checkpoints.sources import default_precision, open_checkpoint, video_spec
-        from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
+        from vcut_trt.engines.tensorrt.build import build_plans
         from vcut_trt.export.exporter import ExportConfig, export_bundle
 
         precision = precision or default_precision(model)
@@ -85,6 +91,9 @@ def export(
             precision=precision,
             variant=variant,
             random_weights=random_weights,
+            like=like,
+            unet=unet,
+            loras=lora or (),
             progress=progress,
         )
         config = ExportConfig(
@@ -95,17 +104,34 @@ def export(
             cfg=cfg,
             cut_step=cut_step,
             opset=opset,
-            plan_folders=int(with_plans),
+            plan_folders=int(build is not None),
         )
         if checkpoint.random_weights:
             progress.message(
                 f"{model}: RANDOM weights. The videos show nothing; time and memory are those of the model."
             )
         bundle = export_bundle(checkpoint, config, progress)
-        if with_plans:
-            build = BuildConfig(targets=targets, tensorrt=tensorrt, allow_unfused=allow_unfused)
+        if build is not None:
             bundle = build_plans(bundle, build, progress)
         show_bundle(bundle, as_json=as_json)
+
+
+def _wanted_plans(target: list[str] | None, tensorrt: FlavourChoice, allow_unfused: bool) -> BuildConfig | None:
+    """The plans to build after the export; none for the CPU. A missing TensorRT is told before the work."""
+    targets = parse_targets(target or default_targets())
+    if any(item.kind is TargetKind.CPU for item in targets):
+        return None
+    choose_flavour(tensorrt, targets)
+
+    from vcut_trt.engines.tensorrt.build import BuildConfig
+
+    return BuildConfig(targets=targets, tensorrt=tensorrt, allow_unfused=allow_unfused)
+
+
+def _usual_place(model: str) -> Path:
+    """Where the bundle of a model goes that the user named no place for."""
+    source = Path(model).resolve()
+    return Path("build") / (source.stem if source.is_file() else source.name)
 
 
 def build(

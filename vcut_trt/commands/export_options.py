@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from vcut_trt.engines.tensorrt.module import FlavourChoice
-from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.choices import CfgMode, CrossAttention, Like
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 ModelOption = Annotated[
     str,
-    typer.Option(help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, or a folder in diffusers' layout.", prompt=False),
+    typer.Option(
+        help="svd, svd-xt, svd-xt-1.1, tiny, a hub id, a folder in diffusers' layout, or a single .safetensors file in "
+        "the authors' layout.",
+        prompt=False,
+    ),
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")]
 VariantOption = Annotated[
@@ -22,6 +26,30 @@ VariantOption = Annotated[
     typer.Option(
         help="Which weights to read of a part that has several: fp16, or none for the plain ones. Default: those for "
         "the precision; an error where they differ.",
+        show_default=False,
+    ),
+]
+LikeOption = Annotated[
+    Like | None,
+    typer.Option(
+        help="Which model a single file is like: nothing in it tells the number of frames. Default: as its name says.",
+        show_default=False,
+    ),
+]
+UNetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--unet",
+        help="A UNet to use in the place of the model's: a folder that diffusers saved, or a .safetensors file.",
+        show_default=False,
+    ),
+]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="A LoRA to fuse into the UNet, in the keys of kohya, diffusers or PEFT. Repeatable.",
         show_default=False,
     ),
 ]

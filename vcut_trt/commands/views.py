@@ -174,7 +174,10 @@ def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
     last = f", the last {video.last_chunk}" if video.last_chunk else ""
     revision = f" @ {model.revision}" if model.revision else ""
     warning = "  RANDOM WEIGHTS: its videos show nothing" if model.random_weights else ""
-    console.print(f"{model.id}{revision}{warning}", markup=False)
+    like = f", like {model.like.value}" if model.like else ""
+    unet = f", with the UNet of {model.unet}" if model.unet else ""
+    loras = "".join(f", with the LoRA {lora.id} × {lora.scale:g}" for lora in model.loras)
+    console.print(f"{model.id}{revision}{like}{unet}{loras}{warning}", markup=False)
     console.print(
         f"{video.videos} × {video.frames} frames of {video.width} × {video.height}, decoded {video.decode_chunk} at a "
         f"time{last}; {manifest.precision.value}, cross-attention {manifest.cross_attention.value}, "
