@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,6 +116,27 @@ def _no_boundary(source: random.Random) -> HostileRequest:
     return HostileRequest(kind="other content type", body=form(picture()), content_type=kind)
 
 
+def _broken_json(source: random.Random) -> HostileRequest:
+    """JSON with wrong bytes, or of a strange shape."""
+    shapes = ("[" * 50_000, '{"a":' * 20_000, "{}", "[]", "null", '{"seed": NaN}', f'{{"seed": {"9" * 5000}}}')
+    body = bytearray(data_url_form(picture()) if source.random() < 0.5 else source.choice(shapes).encode())
+    for _ in range(source.randint(0, 8)):
+        body[source.randrange(min(len(body), 60))] = source.randrange(256)
+    return HostileRequest(kind="broken JSON", body=bytes(body), content_type="application/json")
+
+
+def _url_to_fetch(source: random.Random) -> HostileRequest:
+    """A picture that the server should fetch, or look up on its disk."""
+    body = json.dumps({"input_reference": {"image_url": source.choice(URLS)}}).encode()
+    return HostileRequest(kind="URL to fetch", body=body, content_type="application/json")
+
+
+def data_url_form(image: bytes) -> bytes:
+    """A JSON body with a good picture."""
+    url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    return json.dumps({"num_inference_steps": 2, "input_reference": {"image_url": url}}).encode()
+
+
 def _path_for_a_name(source: random.Random) -> HostileRequest:
     """A file name that is a path: it must touch nothing."""
     name = source.choice(("../../../../tmp/x", "/etc/passwd", "..\\\\..\\\\x", "a\0b", "x" * 5000))
@@ -121,6 +144,15 @@ def _path_for_a_name(source: random.Random) -> HostileRequest:
     return HostileRequest(kind="path for a file name", body=body)
 
 
+URLS = (
+    "http://169.254.169.254/latest/meta-data",
+    "http://127.0.0.1:8000/metrics",
+    "file:///etc/passwd",
+    "/etc/passwd",
+    "data:image/png;base64," + "A" * 1000,
+    "data:text/html,<script>",
+    "\ud800",
+)
 BAD_FIELDS = [
     ("seed", "-1"),
     ("seed", "9" * 4000),
@@ -153,4 +185,6 @@ KINDS: list[Callable[[random.Random], HostileRequest]] = [
     _mutated_form,
     _no_boundary,
     _path_for_a_name,
+    _broken_json,
+    _url_to_fetch,
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ def picture(width: int = 64, height: int = 48, kind: str = "PNG", **options: Any
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format=kind, **options)
     return stream.getvalue()
+
+
+def data_url(content: bytes | None = None) -> str:
+    """A picture as JSON carries it."""
+    return f"data:image/png;base64,{base64.b64encode(picture() if content is None else content).decode()}"
 
 
 def upload(content: bytes | None = None, name: str = "image") -> dict[str, Any]:

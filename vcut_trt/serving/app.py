@@ -20,6 +20,7 @@ from vcut_trt.serving.api.answers import HeadLikeGet, on_server_error
 from vcut_trt.serving.api.errors import on_http_error, on_invalid_request, refusals
 from vcut_trt.serving.api.guards import BodyLimit, KnownHosts, SecurityHeaders, check_query, owner_of
 from vcut_trt.serving.api.routes import Served, router
+from vcut_trt.serving.api.uploads import largest_body
 from vcut_trt.serving.jobs.jobs import JobStatus
 from vcut_trt.serving.jobs.service import Service
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -112,7 +113,7 @@ def create_app(make_service: Callable[[], Service], doors: Doors, *, drain_secon
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(Exception, on_server_error)
     # The one added last is asked first.
-    app.add_middleware(BodyLimit, most_bytes=doors.upload_bytes)
+    app.add_middleware(BodyLimit, most_bytes=largest_body(doors.upload_bytes))
     if doors.cors_origins:
         app.add_middleware(
             CORSMiddleware,

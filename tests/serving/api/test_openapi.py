@@ -15,7 +15,7 @@ import uvicorn
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.serving.app import PictureFakeWorker, picture
+from tests.serving.app import PictureFakeWorker, data_url, picture
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api.keys import add_key
 from vcut_trt.serving.app import Doors, create_app
@@ -87,6 +87,8 @@ def test_answers_are_those_that_the_document_describes(schema: Any, authorized: 
     def check(case: Any) -> None:
         if isinstance(case.body, dict) and isinstance(case.body.get("image"), bytes):
             case.body["image"] = picture()
+        if isinstance(case.body, dict) and isinstance(case.body.get("input_reference"), dict):
+            case.body["input_reference"] = {"image_url": data_url(picture())}
         case.call_and_validate(headers=authorized, excluded_checks=excluded, timeout=PATIENCE_SECONDS)
 
     check()

@@ -418,7 +418,7 @@ FORM = "multipart/form-data; boundary=b"
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
-        (b"{}", "application/json", 415),
+        (b"{}", "text/json", 415),
         (b"image=x", "application/x-www-form-urlencoded", 415),
         (b"", "multipart/form-data", 400),
         (b"garbage", FORM, 400),

@@ -85,8 +85,8 @@ class ErrorResponse(JSONResponse):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         kind = "invalid_request_error" if status < 500 else "server_error"
-        body = ErrorBody(error=ErrorDetail(message=message, type=kind, code=code, param=param))
-        super().__init__(body.model_dump(), status, headers)
+        detail = ErrorDetail(message=_sendable(message), type=kind, code=code, param=param and _sendable(param))
+        super().__init__(ErrorBody(error=detail).model_dump(), status, headers)
         self._code = code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +94,11 @@ class ErrorResponse(JSONResponse):
         if self._code in REFUSALS:
             scope["app"].state.count_refusal(self._code)
         await super().__call__(scope, receive, send)
+
+
+def _sendable(text: str) -> str:
+    """A text of which half may be a client's, as UTF-8 can carry it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def on_http_error(_request: Request, error: Exception) -> JSONResponse:

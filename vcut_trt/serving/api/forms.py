@@ -1,7 +1,7 @@
-"""From a multipart form to a job: which fields there are, what they may hold, and which pictures are read.
+"""From a form to a job: which fields there are, what they may hold, and which pictures are read.
 
-The names are those of vLLM-Omni's video API where it has one, diffusers' for the rest, and `vcut generate`'s options as
-shorter ones. A field that is not known is refused: better a message than an option that has no effect.
+The names are those of the `/v1/videos` protocol where it has one, diffusers' for the rest, and `vcut generate`'s
+options as shorter ones. A field that is not known is refused: better a message than an option that has no effect.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from dataclasses import fields as fields_of
 from typing import Any, BinaryIO
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
+from vcut_trt.serving.api.uploads import EXAMPLE, FORM, JSON, Fields
 from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.video import VideoSpec
 
-PICTURE_FIELDS = ("image", "input_reference")
 FORMATS = ("JPEG", "PNG", "WEBP")
-MOST_FIELDS = 32
-LONGEST_FIELD_BYTES = 16 * 1024
+SECONDS_TOLERANCE = 0.005  # of a video's length: a job tells two decimals
 CLIP_FIELDS = tuple(field.name for field in fields_of(ClipSettings))
 
 
@@ -95,31 +93,30 @@ class VideoForm(BaseModel):
     height: int | None = Field(None, description="If given, the bundle's.")
     num_frames: int | None = Field(None, description="If given, the bundle's.")
     size: str | None = Field(None, description="If given, the bundle's, as WIDTHxHEIGHT.")
+    seconds: float | None = Field(
+        None, allow_inf_nan=False, description="If given, the bundle's num_frames / fps, to two decimals."
+    )
     model: str | None = Field(None, description="If given, the bundle's.")
     prompt: str | None = Field(None, description="Read and ignored: SVD takes no text.")
     user: str | None = Field(None, description="Read and ignored.")
 
 
-def parse_form(form: FormData, video: VideoSpec, model: str, bundle_cut_step: int) -> tuple[VideoForm, ClipSettings]:
-    """The settings of a form.
+def parse_form(form: Fields, video: VideoSpec, model: str, bundle_cut_step: int) -> tuple[VideoForm, ClipSettings]:
+    """The settings of a form's fields, by the names and texts that came.
 
     Raises:
         ApiError: 422, with the field that is at fault.
     """
-    values: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if name in PICTURE_FIELDS:
-            continue
+    values: dict[str, str] = {}
+    for name, value in form:
         if name in values:
-            raise ApiError(422, f"{name} is given twice", param=name)
-        if not isinstance(value, str):
-            raise ApiError(422, f"{name} is a file; the picture's field is {PICTURE_FIELDS[0]}", param=name)
+            raise ApiError(422, f"{name[:100]} is given twice", param=name[:100])
         values[name] = value
     try:
         fields = VideoForm.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        at_fault = str(first["loc"][0]) if first["loc"] else "form"
+        at_fault = str(first["loc"][0])[:100] if first["loc"] else "form"
         raise ApiError(422, f"{at_fault}: {first['msg']}", param=at_fault) from None
     _check_fixed(fields, video, model)
     try:
@@ -131,32 +128,21 @@ def parse_form(form: FormData, video: VideoSpec, model: str, bundle_cut_step: in
 
 def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:
     fixed = {
-        "width": video.width,
-        "height": video.height,
-        "num_frames": video.frames,
-        "size": f"{video.width}x{video.height}",
-        "model": model,
+        "width": (video.width, "--width"),
+        "height": (video.height, "--height"),
+        "num_frames": (video.frames, "--frames"),
+        "size": (f"{video.width}x{video.height}", "--width and --height"),
+        "model": (model, "--model"),
     }
-    for name, value in fixed.items():
+    for name, (value, option) in fixed.items():
         asked = getattr(fields, name)
         if asked is not None and asked != value:
-            raise ApiError(422, f"{name} is {asked}; this server makes {value} only", param=name)
-
-
-def picture_of(form: FormData) -> UploadFile:
-    """The one picture of a form.
-
-    Raises:
-        ApiError: 422: there is none, or several, or it is not a file.
-    """
-    found = [value for name in PICTURE_FIELDS for value in form.getlist(name)]
-    if len(found) != 1:
-        names = " or ".join(PICTURE_FIELDS)
-        raise ApiError(422, f"the form has {len(found)} pictures; it needs one, {names}", param=PICTURE_FIELDS[0])
-    (upload,) = found
-    if not isinstance(upload, UploadFile):
-        raise ApiError(422, "the picture is not a file; send it with a file name", param=PICTURE_FIELDS[0])
-    return upload
+            decides = f"this server makes {value} only, as its bundle was exported: vcut-export {option}"
+            raise ApiError(422, f"{name} is {str(asked)[:100]}; {decides}", param=name)
+    seconds = video.frames / fields.fps
+    if fields.seconds is not None and abs(fields.seconds - seconds) > SECONDS_TOLERANCE:
+        decides = f"{video.frames} frames at fps={fields.fps} take {seconds:.2f}; the frames are fixed, fps is yours"
+        raise ApiError(422, f"seconds is {fields.seconds:g}; {decides}", param="seconds")
 
 
 def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) -> bytes:
@@ -181,10 +167,9 @@ def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) 
     return png.getvalue()
 
 
-def fingerprint(form: FormData, picture: bytes) -> str:
+def fingerprint(form: Fields, picture: bytes) -> str:
     """SHA-256 of what a client sent: the fields as they came, and the fitted picture."""
-    fields = sorted((name, value) for name, value in form.multi_items() if isinstance(value, str))
-    digest = hashlib.sha256(json.dumps(fields).encode())
+    digest = hashlib.sha256(json.dumps(sorted(form)).encode())
     digest.update(hashlib.sha256(picture).digest())
     return digest.hexdigest()
 
@@ -194,15 +179,27 @@ def earliest(*seconds: float | None) -> float | None:
     return min((value for value in seconds if value is not None), default=None)
 
 
-def form_schema() -> dict[str, Any]:
-    """The OpenAPI description of the form's body."""
+def body_schema() -> dict[str, Any]:
+    """The OpenAPI description of a body: the same fields as a form and as JSON."""
     schema = VideoForm.model_json_schema(by_alias=False)
     definitions = schema.pop("$defs")  # an OpenAPI document looks for them elsewhere
     for field in schema["properties"].values():
         if reference := field.pop("$ref", None):
             chosen = definitions[reference.rpartition("/")[2]]
             field.update({name: chosen[name] for name in ("type", "enum")})
-    picture = {"type": "string", "format": "binary", "description": f"The first frame: {', '.join(FORMATS)}."}
-    schema["properties"] = {"image": picture, **schema["properties"]}
-    schema["required"] = ["image"]
-    return {"content": {"multipart/form-data": {"schema": schema}}, "required": True}
+    first_frame = f"The first frame: {', '.join(FORMATS)}"
+    file = {"type": "string", "format": "binary", "description": f"{first_frame}."}
+    url = {"type": "string", "pattern": "^data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}$"}
+    reference = {
+        "type": "object",
+        "description": f"{first_frame}, as a data URL: {EXAMPLE} Nothing is fetched.",
+        "properties": {"image_url": url},
+        "required": ["image_url"],
+        "additionalProperties": False,
+    }
+
+    def with_picture(name: str, picture: dict[str, Any]) -> dict[str, Any]:
+        return {"schema": {**schema, "properties": {name: picture, **schema["properties"]}, "required": [name]}}
+
+    kinds = {FORM: with_picture("image", file), JSON: with_picture("input_reference", reference)}
+    return {"content": kinds, "required": True}

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vcut_trt.serving.api.errors import ApiError, ErrorResponse
 from vcut_trt.serving.jobs.service import LOCAL_OWNER, Service
 
-FORM_BYTES = 64 * 1024  # of fields and boundaries, beside the picture
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -109,7 +108,7 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
-        self._most_bytes = most_bytes + FORM_BYTES
+        self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""

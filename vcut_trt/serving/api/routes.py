@@ -14,28 +14,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData
 
 from vcut_trt.serving.api.answers import VideoFile
 from vcut_trt.serving.api.errors import ApiError, refusals, refusals_of_stream
-from vcut_trt.serving.api.forms import (
-    LONGEST_FIELD_BYTES,
-    MOST_FIELDS,
-    earliest,
-    fingerprint,
-    fitted_png,
-    form_schema,
-    parse_form,
-    picture_of,
-)
+from vcut_trt.serving.api.forms import body_schema, earliest, fingerprint, fitted_png, parse_form
 from vcut_trt.serving.api.guards import check_query, owner_of
+from vcut_trt.serving.api.uploads import read_form, received
 from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
 from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
 from vcut_trt.serving.jobs.service import Service
@@ -74,7 +65,7 @@ SUBMIT_REFUSALS = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
     "",
     status_code=202,
     summary="Submit a job",
-    openapi_extra={"requestBody": form_schema()},
+    openapi_extra={"requestBody": body_schema()},
     responses={
         200: {"model": VideoObject, "description": "The job of this Idempotency-Key."},
         **refusals(*SUBMIT_REFUSALS),
@@ -94,7 +85,7 @@ async def submit(
     "/sync",
     summary="Make a video and wait for it",
     response_class=FileResponse,
-    openapi_extra={"requestBody": form_schema()},
+    openapi_extra={"requestBody": body_schema()},
     responses={200: MP4, **refusals(*SUBMIT_REFUSALS, 409, 500, 504)},
 )
 async def submit_and_wait(
@@ -247,46 +238,28 @@ async def _submit(request: Request, owner: str, service: Service, key: str | Non
             await run_in_threadpool(
                 service.store.check_room, owner, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
             )
-    async with _form(request, limits.upload_seconds) as form:
-        upload = picture_of(form)
-        fields, settings = parse_form(form, service.video, service.model, service.config.bundle.manifest.cut_step)
-        async with service.uploads:
-            picture = await run_in_threadpool(
-                fitted_png, upload.file, service.video, settings.fit, limits.upload_pixels
-            )
-        wanted = JobRequest(
-            owner=owner,
-            settings=settings,
-            picture=picture,
-            timeout_seconds=earliest(fields.timeout_seconds, limits.job_seconds),
-            idempotency_key=key,
-            fingerprint=fingerprint(form, picture),
-        )
+    async with (
+        received(request, limits.upload_seconds) as body,
+        service.uploads,
+        read_form(request, body, limits.upload_bytes) as form,
+    ):
+        cut_step = service.config.bundle.manifest.cut_step
+        fields, settings = parse_form(form.fields, service.video, service.model, cut_step)
+        picture = await run_in_threadpool(fitted_png, form.picture, service.video, settings.fit, limits.upload_pixels)
+    wanted = JobRequest(
+        owner=owner,
+        settings=settings,
+        picture=picture,
+        timeout_seconds=earliest(fields.timeout_seconds, limits.job_seconds),
+        idempotency_key=key,
+        fingerprint=fingerprint(form.fields, picture),
+    )
     with _refusing(service):
         found = await run_in_threadpool(
             service.store.add, wanted, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
         )
     service.submitted()
     return found
-
-
-@contextlib.asynccontextmanager
-async def _form(request: Request, seconds: float) -> AsyncIterator[FormData]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise ApiError(415, f"the body is {kind or 'of no type'}; send multipart/form-data")
-    try:
-        form = await asyncio.wait_for(_read_form(request), seconds)
-    except asyncio.TimeoutError:  # Python 3.10 has one of its own
-        raise ApiError(408, f"the upload took longer than {seconds:g} s") from None
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-async def _read_form(request: Request) -> FormData:
-    return await request.form(max_files=2, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD_BYTES)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a client sees of a job: the OpenAI-style video object, and what vcut_trt adds to it."""
+"""What a client sees of a job: the video object of the `/v1/videos` protocol, and what vcut_trt adds to it."""
 
 from __future__ import annotations
 

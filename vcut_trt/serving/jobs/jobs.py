@@ -12,7 +12,7 @@ ID_PATTERN = r"^video_[0-9a-f]{32}$"
 
 
 class JobStatus(str, Enum):
-    """Where a job stands. The names are those of the OpenAI-style video API; it has no `cancelled`."""
+    """Where a job stands. The names are those of the `/v1/videos` protocol; it has no `cancelled`."""
 
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"
