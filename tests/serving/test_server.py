@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +19,14 @@ from typing import Any
 import psutil
 import pytest
 import requests
+import uvicorn
+from fastapi import FastAPI
 
 from tests.serving.app import picture
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.errors import ConfigError
 from vcut_trt.serving.jobs.service import ServiceConfig
-from vcut_trt.serving.server import LOOPBACK_HOSTS, ServerConfig
+from vcut_trt.serving.server import LOOPBACK_HOSTS, ServerConfig, serve, uvicorn_config
 
 PATIENCE_SECONDS = 240.0  # a guard against hanging only
 FORM = {"num_inference_steps": "3", "seed": "1"}
@@ -191,6 +195,35 @@ def test_what_cannot_be_served_is_said(nano_bundle: Bundle, tmp_path: Path) -> N
         port = str(taken.getsockname()[1])
         assert "Choose another --port" in failing(nano_bundle.root, "--data", str(tmp_path / "data"), "--port", port)
     assert "no worker can be started" in failing(nano_bundle.root, *data, "--backend", "tensorrt")
+
+
+def test_a_server_that_others_reach_wants_keys_or_names(nano_bundle: Bundle, tmp_path: Path) -> None:
+    service = ServiceConfig(bundle=nano_bundle, data=tmp_path / "data")
+    with pytest.raises(ConfigError, match="--keys keys.json, or name what the server may be asked by, --allowed-host"):
+        serve(ServerConfig(service=service, worker=lambda _residency: [], host="0.0.0.0"))  # noqa: S104
+    assert not (tmp_path / "data").exists()
+
+
+def test_headers_that_do_not_end_are_cut_off(nano_bundle: Bundle, tmp_path: Path) -> None:
+    """With httptools, where it is installed, they would fill the memory."""
+    service = ServiceConfig(bundle=nano_bundle, data=tmp_path)
+    config = uvicorn_config(ServerConfig(service=service, worker=lambda _residency: []), FastAPI())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        with socket.create_connection(listener.getsockname(), PATIENCE_SECONDS) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+            with suppress(ConnectionError):
+                for _ in range(400):
+                    client.sendall(b"X: " + b"a" * 1000 + b"\r\n")
+            client.settimeout(PATIENCE_SECONDS)
+            answer = b""
+            with suppress(ConnectionError):  # a server that closes may forget its answer
+                answer = client.recv(100)
+            assert not answer or answer.startswith(b"HTTP/1.1 4")
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.mark.parametrize(

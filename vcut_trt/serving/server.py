@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from vcut_trt.errors import ServingError
+from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.serving.app import Doors, create_app
 from vcut_trt.serving.jobs.service import Service, ServiceConfig
 from vcut_trt.serving.worker.process import Command, ProcessWorker
@@ -23,6 +24,7 @@ from vcut_trt.serving.worker.process import Command, ProcessWorker
 logger = logging.getLogger(__name__)
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+MOST_HEADER_BYTES = 64 * 1024  # of a request
 CLOSE_SECONDS = 5  # for connections to end by themselves, once the engines have
 
 
@@ -59,8 +61,15 @@ def serve(config: ServerConfig) -> None:
     """Serve until a signal comes.
 
     Raises:
+        ConfigError: Other machines could reach it, and nothing says who may.
         ServingError: The address is taken, the data folder is in use, or no worker can be started.
     """
+    if config.is_open and config.service.keys is None and not config.allowed_hosts:
+        raise ConfigError(
+            f"--host {config.host} lets other machines in. Make keys (vcut keys keys.json NAME) and pass "
+            "--keys keys.json, or name what the server may be asked by, --allowed-host NAME: any page could make its "
+            "own name point here."
+        )
     if config.is_open and config.service.keys is None:
         logger.warning(
             "listening on %s without API keys: whoever reaches this port can use the GPU and see every video. "
@@ -72,8 +81,21 @@ def serve(config: ServerConfig) -> None:
         [ProcessWorker(config.worker, start_seconds=config.start_seconds, silence_seconds=config.silence_seconds)],
     )
     app = create_app(lambda: service, config.doors(), drain_seconds=config.drain_seconds)
-    settings = uvicorn.Config(
+    server = _Server(uvicorn_config(config, app), service, config.drain_seconds)
+    sockets = [_listen(config.host, config.port)]
+    watcher = threading.Thread(target=server.end_if_no_worker_starts, daemon=True, name="first start")
+    watcher.start()
+    server.run(sockets)
+    if server.failure is not None:
+        raise server.failure
+
+
+def uvicorn_config(config: ServerConfig, app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the application: with h11, which cuts off headers that do not end; httptools keeps them."""
+    return uvicorn.Config(
         app,
+        http="h11",
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         host=config.host,
         port=config.port,
         log_config=None,
@@ -82,13 +104,6 @@ def serve(config: ServerConfig) -> None:
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=30,
     )
-    server = _Server(settings, service, config.drain_seconds)
-    sockets = [_listen(config.host, config.port)]
-    watcher = threading.Thread(target=server.end_if_no_worker_starts, daemon=True, name="first start")
-    watcher.start()
-    server.run(sockets)
-    if server.failure is not None:
-        raise server.failure
 
 
 class _Server(uvicorn.Server):

@@ -32,6 +32,15 @@ def test_the_hash_itself_is_no_key(tmp_path: Path) -> None:
     assert KeyRing(file).owner(json.loads(file.read_text())["keys"][0]["sha256"]) is None
 
 
+def test_a_key_that_was_pasted_into_the_file_is_not_told(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    for content in ({"keys": [{"name": "ann", "sha256": "vcut_plain"}]}, {"keys": [{"vcut_plain": 1}]}, "vcut_plain"):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ServingError, match="cannot read the keys") as refusal:
+            KeyRing(file)
+        assert "vcut_plain" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-a", "x" * 65, "ä"])
 def test_names_are_plain(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="is no name for a key"):

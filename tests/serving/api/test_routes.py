@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import struct
 import threading
 import time
@@ -265,6 +266,12 @@ def test_a_request_that_is_sent_again_makes_no_second_job(client: TestClient) ->
     refused(other, 422, "idempotency_key_reused", "Idempotency-Key")
 
 
+def test_an_empty_idempotency_key_is_none(client: TestClient) -> None:
+    answer = client.post("/v1/videos", files=upload(), data=STEPS, headers={"Idempotency-Key": ""})
+    refused(answer, 422, "invalid_value", "Idempotency-Key")
+    assert client.get("/v1/videos").json()["data"] == []
+
+
 def test_a_full_queue_answers_429_and_when_to_come_back(nano_bundle: Bundle, tmp_path: Path, gate: Gate) -> None:
     limits = Limits(queue_jobs=1)
     with held_application(nano_bundle, tmp_path / "data", gate, limits=limits) as (client, _):
@@ -297,6 +304,29 @@ def test_a_full_disk_is_said_and_nothing_is_taken_in(
         assert client.get("/v1/videos").json()["data"] == []
         monkeypatch.undo()
         assert service.store.count(JobStatus.QUEUED) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(28, "No space left on device", "/srv/jobs/inputs/a.png"), 507, "no_space"),
+        (OSError(5, "Input/output error", "/srv/jobs/inputs/a.png"), 503, "unavailable"),
+        (sqlite3.OperationalError("database or disk is full"), 507, "no_space"),
+        (sqlite3.OperationalError("database is locked"), 503, "unavailable"),
+        (sqlite3.OperationalError("unable to open database file: /srv/jobs"), 503, "unavailable"),
+    ],
+)
+def test_what_keeps_a_job_from_being_stored_is_told_apart_and_without_paths(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    place = "write_durably" if isinstance(error, OSError) else "JobStore._insert"
+    monkeypatch.setattr(f"{store_module.__name__}.{place}", fails)
+    answer = client.post("/v1/videos", files=upload(), data=STEPS)
+    assert "/srv" not in refused(answer, status, code)
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_while_draining_nothing_is_taken_in(nano_bundle: Bundle, tmp_path: Path) -> None:
@@ -509,7 +539,9 @@ def test_pages_of_other_sites_may_not_use_a_server_without_keys(client: TestClie
     foreign = {"Origin": "https://evil.example"}
     refused(client.post("/v1/videos", files=upload(), data=STEPS, headers=foreign), 403, "forbidden")
     refused(client.get("/v1/videos", headers=foreign), 403, "forbidden")
-    refused(client.get("/v1/videos", headers={"Origin": "null"}), 403, "forbidden")
+    for broken in ("null", "http://[", "http://[::1", "http://a]b", "//", "http://\u00e9.example"):
+        origin = {"Origin": broken.encode("latin-1")}
+        refused(client.get("/v1/videos", headers=origin), 403, "forbidden")  # type: ignore[arg-type]
     assert client.get("/v1/videos", headers={"Origin": "http://127.0.0.1"}).status_code == 200
     assert "access-control-allow-origin" not in client.get("/healthz", headers=foreign).headers
 

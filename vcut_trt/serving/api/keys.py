@@ -66,8 +66,14 @@ class KeyFile(BaseModel):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+        except OSError as error:
             raise ServingError(f"cannot read the keys in {path}: {error}") from error
+        except ValidationError as error:  # its own text shows what stands there, which may be a key
+            kinds = {found["type"] for found in error.errors(include_url=False, include_input=False)}
+            expected = '{"keys": [{"name": …, "sha256": 64 hexadecimal digits}]}, as `vcut keys` writes it'
+            raise ServingError(
+                f"cannot read the keys in {path}: {', '.join(sorted(kinds))}; expected is {expected}"
+            ) from None
 
 
 class KeyRing:

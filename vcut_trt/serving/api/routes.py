@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import sqlite3
 from collections.abc import AsyncIterable, Iterator
 from typing import Annotated, Literal
@@ -31,6 +33,8 @@ from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObj
 from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
 from vcut_trt.serving.jobs.service import Service
 from vcut_trt.serving.jobs.store import KeyReusedError, QueueFullError, TooManyJobsError
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], dependencies=[Depends(owner_of), Depends(check_query)])
 
@@ -53,6 +57,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        min_length=1,
         max_length=200,
         description="A request that is sent again with its key makes no second job.",
     ),
@@ -276,4 +281,17 @@ def _refusing(service: Service) -> Iterator[None]:
     except KeyReusedError as error:
         raise ApiError(422, str(error), code="idempotency_key_reused", param="Idempotency-Key") from None
     except (OSError, sqlite3.Error) as error:
-        raise ApiError(507, f"the job cannot be stored: {error}", headers={"Retry-After": "60"}) from error
+        logger.error("a job cannot be stored: %s", error)  # noqa: TRY400  # said in full; names paths, so not to clients
+        if _is_full(error):
+            raise ApiError(507, "there is no space for the job", headers={"Retry-After": "60"}) from error
+        message = "the job cannot be stored now; the server's log says why"
+        raise ApiError(503, message, headers={"Retry-After": "10"}) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether space is what lacks."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if isinstance(error, sqlite3.Error) and "is full" in str(error):
+        return True
+    return error is not None and _is_full(error.__cause__)
