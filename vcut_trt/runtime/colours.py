@@ -31,7 +31,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
     try:
         return _by_profile(image, profile)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError) as error:  # Pillow may lack LittleCMS
+    except Exception as error:  # noqa: BLE001  # whatever a profile makes LittleCMS raise; Pillow may lack it
         logger.warning("a picture's colour profile cannot be used (%s); it is read as if it had none", error)
         return image
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vcut_trt.errors import ImageError
 from vcut_trt.runtime.colours import SIXTEEN_BIT_MODES, eight_bits, to_srgb
@@ -17,6 +18,17 @@ from vcut_trt.spec.clip import Fit
 LARGEST_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras make more, but no video needs it
 LARGEST_SIDE = 65_500  # JPEG's own limit
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+TURNS = {  # what brings a picture of each EXIF orientation upright; 1 is
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+logger = logging.getLogger(__name__)
 
 
 PICTURE_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")
@@ -88,6 +100,7 @@ def read_image(
         _teach_heif()
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of broken metadata, which is nobody's business here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below decides
             warnings.filterwarnings("ignore", "image file could not be identified because")  # an error says it below
             with Image.open(file, formats=formats) as image:
@@ -98,7 +111,9 @@ def read_image(
         raise UnknownFormatError("is not an image of a known format") from None
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(f"is refused: {str(error).rstrip('.')}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:  # what decoders raise
+    except ImageError:
+        raise
+    except Exception as error:  # what decoders raise is a long list, and every version of Pillow changes it
         raise DamagedImageError(f"cannot be read to its end: {error}") from error
 
 
@@ -161,9 +176,22 @@ def _what_instead(path: Path) -> str:
 
 def _as_seen(image: Image.Image) -> Image.Image:
     """A loaded image turned as its EXIF orientation asks, in sRGB, without transparency."""
-    seen = to_rgb(to_srgb(ImageOps.exif_transpose(image)))
+    seen = to_rgb(to_srgb(_upright(image)))
     seen.info.clear()  # Pillow saves a profile that stands there; the next reader would convert once more
     return seen
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation asks; as it lies where that cannot be read.
+
+    Pillow's `exif_transpose` writes the other tags anew, and fails where one of them is broken.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # noqa: BLE001  # as above
+        logger.warning("a picture's EXIF cannot be read (%s); it is read as if it had none", error)
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _refuse_large(size: tuple[int, int], most_pixels: int, longest_side: int | None) -> None:
