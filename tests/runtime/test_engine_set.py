@@ -263,6 +263,22 @@ def test_what_was_compiled_for_a_make_that_failed_is_kept_when_it_succeeds() -> 
     assert opener.kept == 1
 
 
+def test_what_was_compiled_when_engines_first_ran_is_kept_at_the_end_of_their_first_video() -> None:
+    opener = FakeOpener(TWO_GROUPS)
+    engines = EngineSet(opener, Residency.STAGED)
+    engines.end_video()
+    assert opener.kept == 0  # nothing has run
+    engines.stage(UNETS, lambda _engines: "made")
+    engines.end_video()
+    assert opener.kept == 2
+    engines.stage(UNETS, lambda _engines: "made")  # is there already, and has run
+    engines.end_video()
+    assert opener.kept == 2
+    engines.stage(ENCODERS, lambda _engines: "made")
+    engines.end_video()
+    assert opener.kept == 4
+
+
 @pytest.mark.parametrize(
     ("room", "layout", "warnings"),
     [(FITS_ALL, RESIDENT, 0), (FITS_TWO_GROUPS, TWO_GROUPS, 1), (FITS_THREE_GROUPS, THREE_GROUPS, 2)],
