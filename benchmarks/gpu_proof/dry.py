@@ -18,6 +18,7 @@ import torch
 from benchmarks.gpu_proof.config import ProofConfig
 from benchmarks.gpu_proof.site import TINY, export_random
 from benchmarks.roofline.cards import Card
+from benchmarks.subject import Size
 from tests.engines.tensorrt.standin import SCRATCH, StandIn, with_plans
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.memory import GIB
@@ -31,6 +32,7 @@ from vcut_trt.engines.workspace import Workspace
 from vcut_trt.work.progress import Progress
 
 ONNX = "onnx"  # the bundle as it was exported; `tiny` is a copy with plans for the stand-in
+SMALL = Size(frames=6, height=64, width=128)
 PLAN_BYTES, CONTEXT_BYTES = 5000, 100  # what an engine and a context of the stand-in count for
 GPU = Gpu(name="stand-in", compute_capability=(8, 6), free_bytes=24 * GIB, driver_major=13)
 NOTHING_RAN = "any number, time or memory of a GPU: the stand-in computes with ONNX Runtime on the CPU"
@@ -68,7 +70,7 @@ class DrySite:
         """See `Site.export`: ONNX and, where TensorRT for RTX is installed, its plans; then the stand-in's."""
         if name != TINY:
             return self.bundle(TINY)
-        bundle = export_random(TINY, self._folder / ONNX, progress, plan_folders=0)
+        bundle = export_random(TINY, SMALL, self._folder / ONNX, progress, plan_folders=0)
         if module.installed(Flavour.RTX):
             build_plans(bundle, BuildConfig(targets=parse_targets(["a10", "l4"])), progress)
         place = self._folder / TINY
@@ -99,7 +101,8 @@ class DrySite:
         """See `Site.contenders`: on the CPU."""
         names = ("stock", "vcut-onnxruntime/paper/uncut", "vcut-onnxruntime/paper/c17")
         chosen = [word for name in names for word in ("--contenders", name)]
-        return ["--model", TINY, "--device", "cpu", "--bundle", str(self._folder / ONNX), *chosen]
+        size = ["--frames", str(SMALL.frames), "--height", str(SMALL.height), "--width", str(SMALL.width)]
+        return ["--model", TINY, *size, "--device", "cpu", "--bundle", str(self._folder / ONNX), *chosen]
 
     def card(self) -> Card | None:
         """See `Site.card`."""

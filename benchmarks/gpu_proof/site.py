@@ -11,9 +11,10 @@ import torch
 
 from benchmarks.gpu_proof.config import ProofConfig
 from benchmarks.roofline.cards import CARDS, Card
+from benchmarks.subject import Size
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.checkpoints.base import Checkpoint
-from vcut_trt.checkpoints.sources import default_precision, open_checkpoint, video_spec
+from vcut_trt.checkpoints.sources import default_precision, open_checkpoint
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend
 from vcut_trt.engines.tensorrt.build import BuildConfig, build_plans
 from vcut_trt.engines.tensorrt.targets import parse_targets
@@ -91,7 +92,8 @@ class CardSite:
 
     def export(self, name: str, progress: Progress) -> Bundle:
         """See `Site.export`."""
-        bundle = export_random(FULL_MODEL if name == FULL else TINY, self._folder(name), progress, plan_folders=1)
+        model = FULL_MODEL if name == FULL else TINY
+        bundle = export_random(model, Size(), self._folder(name), progress, plan_folders=1)
         build = BuildConfig(targets=parse_targets(["native"]), tensorrt=self._config.tensorrt)
         return build_plans(bundle, build, progress)
 
@@ -127,11 +129,11 @@ class CardSite:
         return self._config.folder / name
 
 
-def export_random(model: str, output: Path, progress: Progress, *, plan_folders: int) -> Bundle:
-    """A bundle of a model with random weights, in its own size and precision."""
+def export_random(model: str, size: Size, output: Path, progress: Progress, *, plan_folders: int) -> Bundle:
+    """A bundle of a model with random weights, in its own precision."""
     checkpoint = random_checkpoint(model)
     config = ExportConfig(
-        video=video_spec(checkpoint, 1, None, None, None, None),
+        video=size.video(checkpoint),
         precision=default_precision(model),
         output=output,
         plan_folders=plan_folders,

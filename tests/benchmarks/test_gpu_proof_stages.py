@@ -50,7 +50,9 @@ def config(made: Path) -> ProofConfig:
 def site(config: ProofConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DrySite]:
     monkeypatch.setenv("VCUT_TRT_CACHE", str(tmp_path / "kernels"))
     with dry_site(config) as site:
-        site.many_steps = 20
+        monkeypatch.setattr(videos, "VIDEOS_OF_MANY_STEPS", 2)
+        monkeypatch.setattr(speed, "REPEATS", 1)
+        site.many_steps = 4
         site.bench_steps = 3
         yield site
 
@@ -97,10 +99,10 @@ def test_an_engine_that_stays_is_noticed(site: DrySite, monkeypatch: pytest.Monk
 
 
 def test_many_steps_take_no_more_memory(site: DrySite, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert videos.steps(site, SILENT) == {"steps": 20, "grown_bytes": 0}
+    assert videos.steps(site, SILENT) == {"steps": 4, "grown_bytes": 0}
     used = iter([100, 101])
     monkeypatch.setattr(site, "used_bytes", lambda: next(used))
-    with pytest.raises(DoesNotHoldError, match="1 bytes more are taken after 20 steps"):
+    with pytest.raises(DoesNotHoldError, match="1 bytes more are taken after 4 steps"):
         videos.steps(site, SILENT)
 
 
@@ -216,7 +218,7 @@ def test_every_stage_is_run_and_says_what_a_dry_run_does_not_prove(site: DrySite
     with stage._stages(config) as (stages, doubts_of):
         assert stages.keys() == names
         assert "40 were made" in " ".join(doubts_of("steps"))
-    assert "20 were made" in " ".join(not_proved("steps", site))
+    assert "4 were made" in " ".join(not_proved("steps", site))
 
 
 def test_whatever_a_stage_raises_is_its_outcome(config: ProofConfig, monkeypatch: pytest.MonkeyPatch) -> None:
