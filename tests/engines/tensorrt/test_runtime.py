@@ -78,9 +78,13 @@ def test_contexts_share_one_cache_that_lives_until_the_runtime_is_closed(trt: St
         run(trt, context)
     assert count(trt, "create cache") == 1
     assert count(trt, "kernels compiled") == 4  # two graphs, when their context is created and when it first runs
+    cache = contexts[0]._needs[1]  # what the stand-in holds weakly
     del context, contexts
     gc.collect()
+    assert cache() is not None
     runtime.close()
+    gc.collect()
+    assert cache() is None
 
 
 def test_the_cache_keeps_no_engine_on_the_gpu(trt: StandIn, tmp_path: Path) -> None:
