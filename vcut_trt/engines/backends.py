@@ -119,6 +119,6 @@ def _plans_for(bundle: Bundle, device: torch.device) -> tuple[PlanSet | None, st
 def _offers_cuda() -> bool:
     import onnxruntime
 
-    from vcut_trt.engines.onnxruntime_engine import PROVIDERS
+    from vcut_trt.engines.onnxruntime_session import PROVIDERS
 
     return PROVIDERS["cuda"] in onnxruntime.get_available_providers()

@@ -1,59 +1,39 @@
 """An engine on ONNX Runtime, on the CPU or a CUDA GPU.
 
-Tensors are bound by address (I/O binding): ONNX Runtime copies neither inputs nor outputs. On CUDA it runs on the
-workspace's stream and waits for nothing; its own CUDA graphs, one for each binding and thread, replay the kernels.
+Tensors are bound by address (I/O binding): ONNX Runtime copies neither inputs nor outputs, and on CUDA waits for none.
+
+    plain               on the workspace's stream
+    with CUDA graphs    on a stream of the engine's own, between waits for the workspace's: a capture that fails takes
+                        its stream along. The engine then opens a new session, without graphs, on the workspace's.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
-import onnx
-import onnxruntime
 import torch
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 
 from vcut_trt.bundle.bundle import Bundle, graph_spec
 from vcut_trt.engines.attention_scores import refuse_unfused_attention
 from vcut_trt.engines.base import BaseEngine, Engine
-from vcut_trt.engines.cuda_graph import CAPTURES
 from vcut_trt.engines.launch import Launch
+from vcut_trt.engines.onnxruntime_session import BoundRun, open_session
 from vcut_trt.engines.opener import BaseOpener
 from vcut_trt.engines.workspace import Workspace
-from vcut_trt.errors import DeviceMemoryError, EngineError
+from vcut_trt.errors import DeviceMemoryError, EngineError, first_line
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.residency import Layout
 
 logger = logging.getLogger(__name__)
 
-ELEMENT_TYPES = {
-    "float32": onnx.TensorProto.FLOAT,
-    "float16": onnx.TensorProto.FLOAT16,
-    "bfloat16": onnx.TensorProto.BFLOAT16,
-}
-RUNTIME_ERRORS = (  # ONNX Runtime's own exceptions have no common base but Exception
-    RuntimeError,
-    ort_state.EPFail,
-    ort_state.Fail,
-    ort_state.InvalidArgument,
-    ort_state.InvalidGraph,
-    ort_state.InvalidProtobuf,
-    ort_state.NoSuchFile,
-    ort_state.NotImplemented,
-    ort_state.RuntimeException,
-)
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-OUT_OF_MEMORY = (
-    "out of memory",
-    "Failed to allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
+PLAIN_RUNS = 2  # before a capture: whatever is allocated, planned or loaded late is there by then
+ALLOCATES = "it allocates memory as it runs, which cannot be recorded"
 
 
 class OnnxRuntimeEngine(BaseEngine):
@@ -72,102 +52,94 @@ class OnnxRuntimeEngine(BaseEngine):
 
     def __init__(self, path: Path, spec: GraphSpec, workspace: Workspace, *, cuda_graphs: bool = False) -> None:
         super().__init__(spec, workspace)
-        self._cuda_graphs = cuda_graphs and workspace.device.type == "cuda"
+        self._path = path
+        self._spec = spec
         self._graph_ids = itertools.count(1)
         self._is_warm = workspace.device.type == "cpu"
-        self._session: Any = self._open(path)
+        self._runs: WeakSet[BoundRun] = WeakSet()
+        self._own_stream: Any = None  # where there are CUDA graphs
+        self._session: Any = None
+        self._open(cuda_graphs=cuda_graphs and workspace.device.type == "cuda")
 
-    def _open(self, path: Path) -> onnxruntime.InferenceSession:
-        if self._cuda_graphs:
+    def _open(self, *, cuda_graphs: bool) -> None:
+        device = self.workspace.device
+        if cuda_graphs:
+            stream = self.workspace.new_stream()
             try:
-                return _open_session(path, self.workspace, cuda_graphs=True)
+                self._session = open_session(self._path, device, stream.cuda_stream, cuda_graphs=True)
             except DeviceMemoryError:
                 raise
             except EngineError as error:
-                logger.warning("%s runs without CUDA graphs: %s", path.stem, error)
-                self._cuda_graphs = False
-        return _open_session(path, self.workspace, cuda_graphs=False)
+                reason = str(error)
+            else:
+                self._own_stream = stream
+                return
+            logger.warning("%s runs without CUDA graphs: %s", self._path.stem, reason)
+        self._session = open_session(self._path, device, self.workspace.stream_handle)
 
     def _bind(self, tensors: dict[str, Tensor]) -> Launch:
-        session, device = self._session, self.workspace.device
-        binding = session.io_binding()
-        for specs, bind in ((self.inputs, binding.bind_input), (self.outputs, binding.bind_output)):
-            for spec in specs:
-                pointer = tensors[spec.name].data_ptr()
-                bind(spec.name, device.type, device.index or 0, ELEMENT_TYPES[spec.dtype], spec.shape, pointer)
-        options = onnxruntime.RunOptions()
-        if device.type == "cuda":
-            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-            # −1: no CUDA graph. Each binding has addresses, so a graph, of its own.
-            options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)) if self._cuda_graphs else "-1")
+        run = BoundRun(self._spec, tensors, self.workspace.device)
+        self._runs.add(run)
+        run.attach(self._session)
+        self._warm_up(run)
+        if self._own_stream is not None:
+            self._capture(run)
 
-        captures = self._cuda_graphs  # at its first run
+        def launch() -> None:
+            with self._on_its_stream():
+                run()
 
-        def run() -> None:
-            nonlocal captures
-            assert tensors  # the binding knows addresses only: the tensors live as long as the launch does
-            try:
-                with CAPTURES if captures else nullcontext():
-                    session.run_with_iobinding(binding, options)
-            except RUNTIME_ERRORS as error:
-                raise _engine_error(f"ONNX Runtime failed: {error}") from error
-            captures = False
+        return launch
 
-        if not self._is_warm:
-            # ONNX Runtime allocates a graph's activations when it first runs. Here, where engines are loaded, a lack of
-            # memory can still be answered by loading fewer of them.
-            run()
+    def _warm_up(self, run: BoundRun) -> None:
+        """Allocate the activations: here, where engines are loaded, fewer of them can answer a lack of memory.
+
+        Raises:
+            DeviceMemoryError: The GPU has no room for them.
+        """
+        if self._is_warm:
+            return
+        with self._on_its_stream():
+            for _ in range(PLAIN_RUNS if self._own_stream is not None else 1):
+                run()
+        self.workspace.synchronize()
+        self._is_warm = True
+
+    def _capture(self, run: BoundRun) -> None:
+        """Record a run that has run plainly; where that fails, go on without graphs in a new session."""
+        try:
+            with self._on_its_stream():
+                run.capture(next(self._graph_ids))
             self.workspace.synchronize()
-            self._is_warm = True
-        return run
+        except DeviceMemoryError:  # it has just run: the GPU is not full
+            reason = ALLOCATES
+        except (EngineError, RuntimeError) as error:
+            reason = first_line(error)
+        else:
+            return
+        # Here, not in the except block: as long as the error lives, so do the frames that hold the session.
+        logger.warning("%s runs without CUDA graphs: %s", self._path.stem, reason)
+        self._own_stream = self._session = None
+        for bound in self._runs:
+            bound.detach()
+        self._is_warm = False
+        self._open(cuda_graphs=False)
+        for bound in self._runs:
+            bound.attach(self._session)
+        self._warm_up(run)
+
+    def _on_its_stream(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._own_stream is None else self.workspace.beside(self._own_stream)
 
     def _free(self) -> None:
-        self._session = None
-
-
-def _open_session(path: Path, workspace: Workspace, *, cuda_graphs: bool) -> onnxruntime.InferenceSession:
-    device = workspace.device
-    provider = PROVIDERS.get(device.type)
-    if provider is None or provider not in onnxruntime.get_available_providers():
-        raise EngineError(
-            f"this ONNX Runtime cannot run on {device}; it offers {', '.join(onnxruntime.get_available_providers())}"
-        )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of every node that it keeps on the CPU, shapes among them
-    arguments = {}
-    if device.type == "cpu":
-        # Threads that spin while they wait would take the cores from the PyTorch code between two calls.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    else:
-        arguments = {
-            "device_id": str(device.index or 0),
-            "user_compute_stream": str(workspace.stream_handle),
-            "enable_cuda_graph": str(int(cuda_graphs)),
-            "use_tf32": "0",  # on by default: an fp32 graph would be computed with 10 bits of mantissa
-            "arena_extend_strategy": "kSameAsRequested",  # the default doubles, past what a 24 GB card has
-        }
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=[(provider, arguments)])
-    except RUNTIME_ERRORS as error:
-        raise _engine_error(f"ONNX Runtime cannot load {path}: {error}") from error
-    if session.get_providers()[0] != provider:
-        raise EngineError(
-            f"ONNX Runtime {onnxruntime.__version__} could not start its {provider} on {device}. Each of its versions "
-            f"is built for one CUDA major version, whose libraries must be there; PyTorch's is {torch.version.cuda}."
-        )
-    return session
-
-
-def _engine_error(message: str) -> EngineError:
-    ran_out = any(marker.lower() in message.lower() for marker in OUT_OF_MEMORY)
-    return DeviceMemoryError(message) if ran_out else EngineError(message)
+        self._session = self._own_stream = None
 
 
 class OnnxRuntimeOpener(BaseOpener):
     """Opens a bundle's ONNX graphs. Each file is compared with its hash when it is opened first."""
 
     def __init__(self, bundle: Bundle, device: torch.device, layout: Layout, *, cuda_graphs: bool) -> None:
-        super().__init__(Workspace(device), layout, cuda_graphs=cuda_graphs)
+        super().__init__(Workspace(device), layout, cuda_graphs=cuda_graphs and device.type == "cuda")
         self.workspace.release_cache()
         self._bundle = bundle
         self._verified: set[GraphName] = set()

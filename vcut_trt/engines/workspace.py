@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,22 @@ class Workspace:
                 yield
         finally:
             caller.wait_stream(self._stream)
+
+    def new_stream(self) -> Any:
+        """Another stream of this GPU, for what must not run on the workspace's own: see `beside`."""
+        assert self._stream is not None, "there are no streams on the CPU"
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def beside(self, stream: Any) -> Iterator[None]:
+        """Around work that is enqueued on another stream: it waits for the workspace's, which then waits for it.
+
+        Not after an error: a stream whose capture failed would take along whoever waits for it.
+        """
+        assert self._stream is not None, "there are no streams on the CPU"
+        stream.wait_stream(self._stream)
+        yield
+        self._stream.wait_stream(stream)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:

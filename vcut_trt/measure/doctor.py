@@ -23,7 +23,7 @@ from vcut_trt.bundle.memory import GIB
 from vcut_trt.engines import driver as drivers
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend
 from vcut_trt.engines.cpu_estimate import why_slow
-from vcut_trt.engines.onnxruntime_engine import PROVIDERS, RUNTIME_ERRORS
+from vcut_trt.engines.onnxruntime_session import PROVIDERS, RUNTIME_ERRORS
 from vcut_trt.engines.tensorrt import gpu as gpus
 from vcut_trt.engines.tensorrt import module, probe
 from vcut_trt.engines.tensorrt.module import INSTALL_HELP, Flavour
