@@ -75,6 +75,8 @@ def measure_matmul_tflops(
     if repeats < 1 or any(size < 1 for size in sizes):
         raise ConfigError(f"sizes are {sizes} and repeats {repeats}; each must be at least 1")
     rates = tuple(_measure(device, dtype, size, repeats) for size in sizes or SIZES[device.type])
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # other processes have use for it
     return MatmulRate(
         device=_name(device),
         dtype=str(dtype).removeprefix("torch."),

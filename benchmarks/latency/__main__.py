@@ -3,8 +3,8 @@
     python -m benchmarks.latency --model tiny --export [--output DIR] [--plot PNG] [--json]
 
 Every contender makes the same video (picture, noise, steps, conditions), in rounds: round 0 warms up and is compared
-with stock, the timed rounds follow. Each system has a process of its own; only one works at a time. The machine's
-ceiling is measured first. Ends with one line of JSON.
+with stock, the timed rounds follow. Each system has a process of its own; only one works at a time. On a GPU only one
+is open: a round opens each anew and warms it up. The machine's ceiling is measured first. Ends with one line of JSON.
 """
 
 from __future__ import annotations

@@ -1,25 +1,29 @@
-"""The run: open the systems, then let every contender make one video a round.
+"""The run: every contender makes one video a round.
 
     round 0     untimed: kernels are compiled, CUDA graphs captured, memory is watched, the video is compared with stock
     round 1 …   timed, in the same order: what slows the machine down for a while slows all of them
+
+On the CPU all systems stay open (`places.AllOpen`). On a GPU one is open at a time (`places.OneOpen`), for a card holds
+one of them; a round opens each anew, and lets it make an untimed video before the timed ones.
 
 A contender that fails is left out, with the reason; the others go on. Only stock may not fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.latency.availability import Bundles, LeftOut, why_not
 from benchmarks.latency.contenders import BACKENDS, REFERENCE, Contender, System
 from benchmarks.latency.memory import Peak
+from benchmarks.latency.places import AllOpen, place_for
 from benchmarks.latency.quality import Quality, compare
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.work import Work
-from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker, Worker
-from vcut_trt.measure.timing import VideoTimes, interleaved
+from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker
+from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.work.progress import SILENT, Progress
 
 
@@ -56,27 +60,51 @@ def measure(
     """
     assert contenders[0] == REFERENCE, contenders[0]
     run = Run()
-    with ExitStack() as closing:
-        workers = _open_all(contenders, work, bundles, open_worker, run, closing, progress)
-        running = [contender for contender in contenders if contender.system in workers]
-        firsts: dict[Contender, FirstVideo] = {}
-        for contender in running:
-            with _leaving_out(contender, run), progress.stage(f"warm-up: {contender.name}"):
-                firsts[contender] = workers[contender.system].first(contender.schedule(work.steps))
+    systems = dict.fromkeys(contender.system for contender in contenders)
+    folders = {
+        system: bundles[system.cross_attention].root if system.kind in BACKENDS else None
+        for system in systems
+        if _is_available(system, contenders, work, bundles, run)
+    }
+    running = [contender for contender in contenders if contender.system in folders]
+    with place_for(work, folders, open_worker) as place:
+        firsts = _round_zero(running, work, place, run, progress)
         times: dict[Contender, list[VideoTimes]] = {contender: [] for contender in firsts}
+        total = work.repeats * len(times)
         with progress.stage(f"{work.repeats} timed rounds of {len(times)} contenders") as advance:
-            for done, (_, contender) in enumerate(interleaved(firsts, work.repeats)):
-                if not run.leaves_out(contender):
-                    with _leaving_out(contender, run):
-                        times[contender].append(workers[contender.system].timed(contender.schedule(work.steps)))
-                advance(done + 1, len(firsts) * work.repeats)
-    stock = firsts[REFERENCE].clip
+            for index in range(work.repeats):
+                for done, (contender, video) in enumerate(_timed_round(tuple(firsts), work, place, run)):
+                    times[contender] += video
+                    advance(index * len(times) + done + 1, total)
     run.measured = tuple(
-        _measured(contender, first, stock, times[contender])
+        _measured(contender, first, firsts[REFERENCE].clip, times[contender])
         for contender, first in firsts.items()
         if not run.leaves_out(contender)
     )
     return run
+
+
+def _round_zero(
+    running: Sequence[Contender], work: Work, place: AllOpen, run: Run, progress: Progress
+) -> Mapping[Contender, FirstVideo]:
+    """Everybody's untimed video."""
+    firsts: dict[Contender, FirstVideo] = {}
+    for contender in running:
+        with _leaving_out(contender, run), progress.stage(f"warm-up: {contender.name}"):
+            firsts[contender] = place.worker(contender.system).first(contender.schedule(work.steps))
+    return firsts
+
+
+def _timed_round(
+    contenders: Sequence[Contender], work: Work, place: AllOpen, run: Run
+) -> Iterator[tuple[Contender, list[VideoTimes]]]:
+    """One video of everybody, in the table's order, in which the contenders of a system follow each other."""
+    for contender in contenders:
+        video: list[VideoTimes] = []
+        if not run.leaves_out(contender):
+            with _leaving_out(contender, run):
+                video.append(place.worker(contender.system).timed(contender.schedule(work.steps)))
+        yield contender, video
 
 
 @contextmanager
@@ -100,33 +128,11 @@ def _measured(contender: Contender, first: FirstVideo, stock: Clip, times: list[
     )
 
 
-def _open_all(
-    contenders: Sequence[Contender],
-    work: Work,
-    bundles: Bundles,
-    open_worker: OpenWorker,
-    run: Run,
-    closing: ExitStack,
-    progress: Progress,
-) -> dict[System, Worker]:
-    """The systems that can be opened; who cannot run is written down in `run`."""
-    workers: dict[System, Worker] = {}
-    systems = list(dict.fromkeys(contender.system for contender in contenders))
-    with progress.stage("open systems") as advance:
-        for done, system in enumerate(systems):
-            reason = why_not(system, work, bundles)
-            if reason is None:
-                folder = bundles[system.cross_attention].root if system.kind in BACKENDS else None
-                try:
-                    worker = open_worker(system, work, folder)
-                    closing.callback(worker.close)
-                    workers[system] = worker
-                except ContenderError as error:
-                    if system == REFERENCE.system:
-                        raise
-                    reason = str(error)
-            if reason is not None:
-                names = [contender.name for contender in contenders if contender.system == system]
-                run.left_out += [LeftOut(name=name, reason=reason) for name in names]
-            advance(done + 1, len(systems))
-    return workers
+def _is_available(system: System, contenders: Sequence[Contender], work: Work, bundles: Bundles, run: Run) -> bool:
+    """Whether a system can be opened here; if not, its contenders are left out."""
+    reason = why_not(system, work, bundles)
+    if reason is not None:
+        run.left_out += [
+            LeftOut(name=contender.name, reason=reason) for contender in contenders if contender.system == system
+        ]
+    return reason is None

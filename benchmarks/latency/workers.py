@@ -1,6 +1,6 @@
 """Where the systems live: each in a process of its own, so that its memory and its patches are its own.
 
-The processes stay, with their models loaded, and take turns: only one works at a time, the others sleep.
+They take turns: only one works at a time. On the CPU the others sleep, their models loaded; on a GPU there are none.
 """
 
 from __future__ import annotations

@@ -165,6 +165,79 @@ def test_nothing_is_reported_without_stock(
         measure(select(["stock"]), nano, {}, fake)
 
 
+class Card:
+    """A GPU with room for one system: opening a second one is what a small card cannot do."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []
+        self.log: list[tuple[str, str, int]] = []
+        self.cannot_open: dict[str, int] = {}  # from which opening on
+
+    def worker(self, system: System, _work: Work, _bundle: Path | None) -> CardWorker:
+        assert not self.open, f"{system.name} is opened beside {self.open}"
+        opened = sum(entry[:2] == ("open", system.name) for entry in self.log) + 1
+        if opened >= self.cannot_open.get(system.name, opened + 1):
+            raise ContenderError("it does not open")
+        return CardWorker(self, system.name)
+
+
+class CardWorker:
+    def __init__(self, card: Card, name: str) -> None:
+        self._card = card
+        self._name = name
+        card.open.append(name)
+        card.log.append(("open", name, 0))
+
+    def first(self, schedule: CutSchedule) -> FirstVideo:
+        assert self._card.open == [self._name]
+        self._card.log.append(("first", self._name, schedule.cut_step))
+        return FirstVideo(clip=clip(0.5), peak=Peak(host_bytes=1, device_bytes=2))
+
+    def timed(self, schedule: CutSchedule) -> VideoTimes:
+        assert self._card.open == [self._name]
+        self._card.log.append(("timed", self._name, schedule.cut_step))
+        return TIMES
+
+    def close(self) -> None:
+        self._card.open.remove(self._name)
+
+
+@pytest.fixture
+def on_gpu(nano: Work, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setattr(Work, "place", torch.device("cuda"))
+    return nano
+
+
+def test_on_a_gpu_one_system_is_open_at_a_time_and_warms_up_in_every_round(on_gpu: Work) -> None:
+    card = Card()
+    run = measure(select(["vcut-eager/paper/uncut", "vcut-eager/paper/c10"]), on_gpu, {}, card.worker)
+    ours, stock = "vcut-eager/paper", "stock"
+    opened = [(stock, 4), (ours, 4), (ours, 2)]
+    first = [("open", stock, 0), ("first", stock, 4), ("open", ours, 0), ("first", ours, 4), ("first", ours, 2)]
+    again = [
+        *(("open", stock, 0), ("first", stock, 4), ("timed", stock, 4)),
+        *(("open", ours, 0), ("first", ours, 4), ("timed", ours, 4), ("first", ours, 2), ("timed", ours, 2)),
+    ]
+    assert card.log == [*first, *again, *again]
+    assert [len(item.times) for item in run.measured] == [on_gpu.repeats] * len(opened)
+    assert not card.open
+
+
+def test_on_a_gpu_a_single_system_stays_open(on_gpu: Work) -> None:
+    card = Card()
+    measure((REFERENCE,), on_gpu, {}, card.worker)
+    assert [kind for kind, *_ in card.log] == ["open", "first", "timed", "timed"]
+
+
+def test_a_system_that_cannot_be_opened_again_is_left_out_and_not_tried_again(on_gpu: Work) -> None:
+    card = Card()
+    card.cannot_open = {"vcut-eager/paper": 2}
+    run = measure(select(["vcut-eager/*/c17"]), on_gpu, {}, card.worker)
+    assert [item.contender.name for item in run.measured] == ["stock", "vcut-eager/exact/c17"]
+    assert [item.name for item in run.left_out] == ["vcut-eager/paper/c17"]
+    assert sum(entry[:2] == ("open", "vcut-eager/paper") for entry in card.log) == 1
+
+
 def test_contenders_are_chosen_by_name_pattern_and_group() -> None:
     def names(*wanted: str) -> list[str]:
         return [contender.name for contender in select(wanted)]
