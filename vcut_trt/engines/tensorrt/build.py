@@ -6,8 +6,8 @@ TensorRT times kernels on the GPU of this machine. Networks are strongly typed i
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,6 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST, PlanRecord
 from vcut_trt.engines.tensorrt.attention_fusion import AttentionScores, find_attentions, why_out_of_memory, why_unfused
 from vcut_trt.engines.tensorrt.builder import (
-    TIMING_CACHE,
     Tools,
     builder_log,
     engine_bytes,
@@ -27,6 +26,7 @@ from vcut_trt.engines.tensorrt.builder import (
 )
 from vcut_trt.engines.tensorrt.module import Flavour, FlavourChoice, choose_flavour, load
 from vcut_trt.engines.tensorrt.targets import Target, TargetKind, sm_name
+from vcut_trt.engines.tensorrt.timing_cache import timing_cache, timing_cache_path
 from vcut_trt.errors import BuildError
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
@@ -68,13 +68,16 @@ def build_plans(bundle: Bundle, config: BuildConfig, progress: Progress = SILENT
         bundle.verify_graph(name)  # all of them before the first build: a damaged bundle is told at once
     records = []
     try:
-        with stage_folder(folder) as staging:
-            cache = folder / TIMING_CACHE
-            if cache.exists():
-                shutil.copyfile(cache, staging.folder / TIMING_CACHE)
+        with ExitStack() as opened:
+            staging = opened.enter_context(stage_folder(folder))
+            if flavour is Flavour.CLASSIC:
+                kept = timing_cache_path(bundle.root, _gpu_name(), version)
+                tools = replace(tools, timings=opened.enter_context(timing_cache(kept)))
             for name in bundle.manifest.graphs:
                 built = _build(tools, bundle, name, staging.folder, config, progress)
                 give_back()
+                if tools.timings is not None:
+                    tools.timings.keep()
                 record = FileRecord.of(staging.folder, built.plan)
                 records.append(
                     PlanRecord(
@@ -101,6 +104,12 @@ def _record(root: Path, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle
     if (*others, *records) == bundle.manifest.plans:
         return bundle
     return bundle.with_manifest(bundle.manifest.model_copy(update={"plans": (*others, *records)}))
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def _capabilities(trt: ModuleType, flavour: Flavour, targets: tuple[Target, ...]) -> tuple[tuple[int, int], ...]:
@@ -138,10 +147,29 @@ def _build(
     progress: Progress,
 ) -> _Built:
     """Build one graph's plan into `folder` and judge it."""
+    plan = folder / f"{name.value}.plan"
+    for level in tools.levels:
+        try:
+            memory, attentions = _write_plan(tools, level, bundle, name, plan, progress)
+            break
+        except BuildError as error:
+            if level is tools.levels[-1]:
+                raise
+            failure = str(error).rstrip(".")
+        progress.message(f"{failure}. Once more, at TensorRT's own builder optimization level instead of {level}.")
+    reason = why_unfused(attentions, flavour=tools.flavour, plan=plan, scratch_bytes=memory["scratch_bytes"])
+    if reason and name in bundle.manifest.step_graphs:
+        _judge_unfused(f"{name.value}: {reason}", bundle.manifest.precision, config, progress)
+    return _Built(plan=plan, memory=memory)
+
+
+def _write_plan(
+    tools: Tools, level: int | None, bundle: Bundle, name: GraphName, plan: Path, progress: Progress
+) -> tuple[dict[str, int], tuple[AttentionScores, ...]]:
+    """Build one graph's plan: what it needs of the GPU, and the attentions that its network has."""
     from polygraphy.backend.trt import network_from_onnx_path
 
     onnx_path = bundle.path(bundle.manifest.graphs[name].file)
-    plan = folder / f"{name.value}.plan"
     attentions: tuple[AttentionScores, ...] = ()
     with progress.stage(f"{name.value}: build plan") as advance, builder_log() as lines:
 
@@ -149,7 +177,7 @@ def _build(
             nonlocal attentions
             parsed = network_from_onnx_path(str(onnx_path), strongly_typed=strongly_typed(tools))
             attentions = find_attentions(tools.trt, parsed[1])
-            return engine_bytes(parsed, tools, folder, monitor)
+            return engine_bytes(parsed, tools, level, monitor)
 
         monitor = new_monitor(tools.trt, advance)
         try:
@@ -161,11 +189,7 @@ def _build(
             raise BuildError(f"{name.value}: {reason}. {_advice(bundle.manifest.precision)}") from error
         with plan.open("wb") as file:
             file.write(serialized)
-    memory = plan_memory(lines, name)
-    reason = why_unfused(attentions, flavour=tools.flavour, plan=plan, scratch_bytes=memory["scratch_bytes"])
-    if reason and name in bundle.manifest.step_graphs:
-        _judge_unfused(f"{name.value}: {reason}", bundle.manifest.precision, config, progress)
-    return _Built(plan=plan, memory=memory)
+    return plan_memory(lines, name), attentions
 
 
 def _judge_unfused(reason: str, precision: Precision, config: BuildConfig, progress: Progress) -> None:

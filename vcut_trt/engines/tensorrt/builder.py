@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from vcut_trt.engines.tensorrt.module import Flavour
+from vcut_trt.engines.tensorrt.timing_cache import TimingCache
 from vcut_trt.errors import BuildError
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.work.progress import Advance
@@ -22,7 +22,9 @@ MEMORY_LINES = {
     "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
     "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+) bytes"),
 }
-TIMING_CACHE = "timing.cache"
+HIGHEST_LEVEL = 5
+"""Of classic TensorRT's builder optimization levels, 0 … 5, of which 3 is its own choice: it times more
+kernels, which takes a build longer."""
 POLL_SECONDS = 0.1
 
 
@@ -33,9 +35,15 @@ class Tools:
     trt: ModuleType
     flavour: Flavour
     capabilities: tuple[tuple[int, int], ...]
+    timings: TimingCache | None = None  # classic only
+
+    @property
+    def levels(self) -> tuple[int | None, ...]:
+        """Builder optimization levels, in the order in which they are tried; None: TensorRT's own choice."""
+        return (HIGHEST_LEVEL, None) if self.flavour is Flavour.CLASSIC else (None,)
 
 
-def engine_bytes(parsed: Any, tools: Tools, folder: Path, monitor: Any) -> Any:
+def engine_bytes(parsed: Any, tools: Tools, level: int | None, monitor: Any) -> Any:
     """Run the builder on a parsed network: the serialized plan, in TensorRT's own host memory."""
     from polygraphy.backend.trt import PostprocessConfig, engine_bytes_from_network
 
@@ -47,8 +55,13 @@ def engine_bytes(parsed: Any, tools: Tools, folder: Path, monitor: Any) -> Any:
 
     from polygraphy.backend.trt import CreateConfig
 
-    cache = folder / TIMING_CACHE
-    classic = CreateConfig(load_timing_cache=str(cache) if cache.exists() else None, progress_monitor=monitor)
+    assert tools.timings is not None, tools
+    cache = tools.timings.path
+    classic = CreateConfig(
+        load_timing_cache=str(cache) if cache.exists() else None,
+        progress_monitor=monitor,
+        builder_optimization_level=level,
+    )
     return engine_bytes_from_network(parsed, config=classic, save_timing_cache=str(cache))
 
 
