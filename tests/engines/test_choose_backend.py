@@ -251,6 +251,8 @@ def test_a_tensorrt_that_cannot_be_loaded_is_told_and_counts_as_absent(
 class FakeRuntime:
     """An `RtxRuntime` that loads nothing."""
 
+    has_compiled = True
+
     def __init__(self, trt: ModuleType, workspace: Workspace, *, cuda_graphs: bool, cache: object) -> None:
         self.trt = trt
         self.workspace = workspace
@@ -367,6 +369,7 @@ def test_the_opener_keeps_what_its_runtime_compiled(bundle: Bundle, machine: Mac
     runtime = opener._runtime  # type: ignore[attr-defined]
     assert (loaded, runtime.kept) == ([Flavour.RTX], 0)
     opener.keep_compiled()
+    assert opener.has_compiled
     assert runtime.kept == 1
 
 

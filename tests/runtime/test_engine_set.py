@@ -45,6 +45,9 @@ class FakeEngine:
 class FakeOpener:
     """Opens stand-ins on a device with room for `room`; never lets more be open than one group of the layout."""
 
+    cuda_graphs = False
+    has_compiled = False
+
     def __init__(self, layout: Layout, room: int = FITS_ALL, broken: str = "") -> None:
         self.workspace = Workspace(torch.device("cpu"))
         self.layout = layout

@@ -36,6 +36,14 @@ class EngineOpener(Protocol):
     workspace: Workspace
     layout: Layout  # which of them are to be open at the same time
 
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether launches are captured in CUDA graphs."""
+
+    @property
+    def has_compiled(self) -> bool:
+        """Whether kernels were compiled, that were not kept by an earlier process."""
+
     def open(self, name: GraphName) -> Engine:
         """Open one engine.
 
@@ -66,16 +74,26 @@ class BaseOpener(Closing, ABC):
 
     def __init__(self, workspace: Workspace, layout: Layout, *, cuda_graphs: bool) -> None:
         self.workspace = workspace
-        self.cuda_graphs = cuda_graphs
+        self._cuda_graphs = cuda_graphs
         self.layout = layout
         self.use(layout)
 
     def use(self, layout: Layout) -> None:
         """See `EngineOpener.use`. Engines that come and go take the scratch along, whose address a CUDA graph holds."""
         self.layout = layout
-        if self.cuda_graphs and layout.residency is not Residency.RESIDENT:
+        if self._cuda_graphs and layout.residency is not Residency.RESIDENT:
             logger.info("no CUDA graphs: %s engines come and go, and their scratch with them", layout.residency.value)
-            self.cuda_graphs = False
+            self._cuda_graphs = False
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """See `EngineOpener.cuda_graphs`."""
+        return self._cuda_graphs
+
+    @property
+    def has_compiled(self) -> bool:
+        """See `EngineOpener.has_compiled`."""
+        return False
 
     @abstractmethod
     def open(self, name: GraphName) -> Engine:

@@ -216,6 +216,16 @@ class TimedOpener(Closing):
         self._opener = opener
         self._stopwatch = stopwatch
 
+    @property
+    def cuda_graphs(self) -> bool:
+        """See `EngineOpener.cuda_graphs`."""
+        return self._opener.cuda_graphs
+
+    @property
+    def has_compiled(self) -> bool:
+        """See `EngineOpener.has_compiled`."""
+        return self._opener.has_compiled
+
     def open(self, name: GraphName) -> Engine:
         """See `EngineOpener.open`."""
         return TimedEngine(name, self._opener.open(name), self._stopwatch)

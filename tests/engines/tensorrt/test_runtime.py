@@ -97,6 +97,37 @@ def test_the_cache_keeps_no_engine_on_the_gpu(trt: StandIn, tmp_path: Path) -> N
     assert count(trt, "kernels compiled") == 2
 
 
+def test_the_second_context_of_a_unet_takes_its_kernels_from_the_cache(trt: StandIn, tmp_path: Path) -> None:
+    runtime = rtx(trt, tmp_path / "kernels.cache")
+    engine = engine_of(runtime, GUIDED, tmp_path)
+    forth, back = (runtime.new_context(engine, "unet_cfg") for _ in range(2))  # one for each direction of the loop
+    for context in (forth, back):
+        run(trt, context)
+    kernels = [entry for entry in trt.events if entry[0].startswith("kernels")]
+    assert kernels == [
+        ("kernels compiled", "unet_cfg"),
+        ("kernels loaded", "unet_cfg"),
+        ("kernels compiled", "unet_cfg/run"),
+        ("kernels loaded", "unet_cfg/run"),
+    ]
+    del context, forth, back
+
+
+def test_what_a_context_compiled_is_kept_before_the_next_one_begins(trt: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "kernels.cache"
+    runtime = rtx(trt, path)
+    assert not runtime.has_compiled
+    contexts = [runtime.new_context(engine_of(runtime, GUIDED, tmp_path), "unet_cfg")]
+    assert path.read_bytes() == b"cache unet_cfg"
+    assert runtime.has_compiled
+    contexts.append(runtime.new_context(engine_of(runtime, SINGLE, tmp_path), "unet_single"))
+    assert path.read_bytes() == b"cache unet_cfg unet_single"
+    another = rtx(trt, path)
+    contexts.append(another.new_context(engine_of(another, SINGLE, tmp_path), "unet_single"))
+    assert not another.has_compiled
+    contexts.clear()  # before their runtimes go, with the caches
+
+
 def test_what_a_first_run_compiles_is_kept_for_the_next_process(trt: StandIn, tmp_path: Path) -> None:
     path = tmp_path / "kernels.cache"
     runtime = rtx(trt, path)

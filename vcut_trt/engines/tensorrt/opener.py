@@ -38,6 +38,11 @@ class PlanOpener(BaseOpener):
         plan = self._bundle.path(self._plans.plans[name].file)
         return TensorRTEngine(plan, graph_spec(self._bundle, name), self._runtime)
 
+    @property
+    def has_compiled(self) -> bool:
+        """See `EngineOpener.has_compiled`."""
+        return self._runtime.has_compiled
+
     def keep_compiled(self) -> None:
         """See `EngineOpener.keep_compiled`."""
         self._runtime.keep_compiled()

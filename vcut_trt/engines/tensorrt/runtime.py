@@ -102,6 +102,11 @@ class PlanRuntime(ABC):
     def repeatable(self, run: Launch, engine: Any, context: Any, name: str) -> Launch:
         """A launch of `run`, which is called again and again, on a context that has all its addresses."""
 
+    @property
+    def has_compiled(self) -> bool:
+        """Whether kernels were compiled that were not kept before; classic TensorRT's lie in its plans."""
+        return False
+
     def keep_compiled(self) -> None:  # noqa: B027  # not abstract: classic TensorRT compiles nothing at run time
         """Keep what was compiled by now, for contexts and for their first runs."""
 
@@ -155,7 +160,13 @@ class RtxRuntime(PlanRuntime):
         context = engine.create_execution_context(config)
         if context is not None:
             self._configs[context] = config
+            self._cache.save()  # each context takes long where it has to compile: whatever comes, it is not lost
         return context
+
+    @property
+    def has_compiled(self) -> bool:
+        """See `PlanRuntime`."""
+        return self._cache.has_grown
 
     def judge(self, plan: Path) -> Judgement | None:
         """See `PlanRuntime`."""

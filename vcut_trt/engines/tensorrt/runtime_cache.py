@@ -51,6 +51,7 @@ class RuntimeCacheFile:
         self._path = path
         self._cache: Any = None  # made by the first config
         self._saved = b""
+        self.has_grown = False  # by kernels that the file did not hold
 
     def attach(self, config: Any) -> None:
         """Give an `IRuntimeConfig` the cache. It is lost to the contexts of `config` once this is closed."""
@@ -66,6 +67,7 @@ class RuntimeCacheFile:
         content = bytes(serialized) if serialized is not None else b""  # an IHostMemory is a buffer without a length
         if not content or content == self._saved:
             return
+        self.has_grown = True
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self._path, content, mode=0o600)  # it holds machine code: nobody else's to write
