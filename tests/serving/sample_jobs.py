@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vcut_trt.serving.jobs.jobs import JobRequest
 from vcut_trt.serving.jobs.store import JobStore
-from vcut_trt.serving.worker.messages import Made, Make, Ready, StageBegun, StepDone
-from vcut_trt.serving.worker.protocol import WorkerLostError, WorkerStoppedError
+from vcut_trt.serving.worker.messages import Made, Make, Ready, StageBegun, StepDone, Warming
+from vcut_trt.serving.worker.protocol import OnWarming, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 
@@ -46,9 +46,14 @@ class FakeWorker:
         self.is_alive = False
         self._stopped: set[str] = set()
         self.killed = threading.Event()
+        self.warm_up: list[Warming] = []
+        self.before_ready: Callable[[Warming], None] = lambda _message: None
 
-    def start(self, residency: Residency) -> Ready:
+    def start(self, residency: Residency, tell: OnWarming) -> Ready:
         self.starts.append(residency)
+        for message in self.warm_up:
+            tell(message)
+            self.before_ready(message)
         if self.fails_to_start:
             raise self.fails_to_start.pop(0)
         self.is_alive = True

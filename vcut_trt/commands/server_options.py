@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vcut_trt.spec.warm_up import WarmUp
+
 HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, then with --keys.")]
 PortOption = Annotated[int, typer.Option(help="TCP port; 0 takes a free one.", min=0, max=65535)]
 DataOption = Annotated[
@@ -28,6 +30,10 @@ JobTimeoutOption = Annotated[
     float | None,
     typer.Option(help="Seconds from a job's arrival to its end. Default: no limit.", show_default=False),
 ]
+WarmUpOption = Annotated[
+    WarmUp, typer.Option(help="Run the engines before the first job: auto, on a GPU, where kernels are compiled late.")
+]
+WarmUpTimeoutOption = Annotated[float, typer.Option(help="Seconds that the warm-up may take.")]
 HangTimeoutOption = Annotated[float, typer.Option(help="Seconds without a step after which the worker is replaced.")]
 DrainTimeoutOption = Annotated[float, typer.Option(help="Seconds that the job at work may take after SIGTERM.")]
 KeepHoursOption = Annotated[float, typer.Option(help="Hours that ended jobs and their videos are kept.")]

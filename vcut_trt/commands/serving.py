@@ -48,6 +48,8 @@ from vcut_trt.commands.server_options import (
     ServerDebugOption,
     UploadMbOption,
     UploadMegapixelsOption,
+    WarmUpOption,
+    WarmUpTimeoutOption,
 )
 from vcut_trt.commands.views import show_batch
 from vcut_trt.engines.backends import Backend
@@ -57,6 +59,7 @@ from vcut_trt.serving.jobs.limits import DEFAULTS, UserLimits
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.spec.warm_up import WarmUp
 
 ImagesArgument = Annotated[
     list[Path], typer.Argument(metavar="IMAGES...", help="First frames: files, and folders of them.")
@@ -100,6 +103,8 @@ def serve(
     upload_mb: UploadMbOption = DEFAULTS.upload_mb,
     upload_megapixels: UploadMegapixelsOption = DEFAULTS.upload_megapixels,
     job_timeout: JobTimeoutOption = DEFAULTS.job_timeout,
+    warm_up: WarmUpOption = WarmUp.AUTO,
+    warm_up_timeout: WarmUpTimeoutOption = 1800.0,
     hang_timeout: HangTimeoutOption = 180.0,
     drain_timeout: DrainTimeoutOption = 600.0,
     keep_hours: KeepHoursOption = DEFAULTS.keep_hours,
@@ -129,7 +134,9 @@ def serve(
         ).limits()
         place = data or opened.root.resolve().with_name(f"{opened.root.resolve().name}-jobs")
         service = ServiceConfig(bundle=opened, data=place, keys=keys, residency=residency, limits=limits)
-        worker = worker_command(str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs)
+        worker = worker_command(
+            str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs, warm_up=warm_up
+        )
         logging.basicConfig(
             level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
@@ -139,6 +146,7 @@ def serve(
                 worker=worker,
                 host=host,
                 port=port,
+                warm_up_seconds=warm_up_timeout,
                 silence_seconds=hang_timeout,
                 drain_seconds=drain_timeout,
                 cors_origins=tuple(cors_origin or ()),
@@ -251,6 +259,7 @@ def triton(
     ] = "auto",
     residency: ResidencyOption = Residency.AUTO,
     cuda_graphs: CudaGraphsOption = True,
+    warm_up: WarmUpOption = WarmUp.AUTO,
     debug: DebugOption = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton: one decoupled model over a bundle."""
@@ -267,6 +276,7 @@ def triton(
             device=device,
             residency=residency,
             cuda_graphs=cuda_graphs,
+            warm_up=warm_up,
             bundle_files=BundleFiles.COPY if copy_bundle else BundleFiles.REFERENCE,
         )
         print(write_repository(config))

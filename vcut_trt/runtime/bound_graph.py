@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from vcut_trt.engines.base import Engine
 from vcut_trt.runtime.ranges import annotate
+from vcut_trt.spec.interface import GraphName
 
 
 class BoundGraph:
@@ -32,3 +35,14 @@ class BoundGraph:
         with annotate("engine: %s", self._name):
             self._launch()
         return self._output
+
+    def rehearse(self) -> None:
+        """Run on zeros."""
+        for tensor in self._inputs.values():
+            tensor.zero_()
+        self._launch()
+
+
+def bind_all(engines: Mapping[GraphName, Engine]) -> dict[GraphName, BoundGraph]:
+    """Every engine of a stage, bound."""
+    return {name: BoundGraph(engine) for name, engine in engines.items()}

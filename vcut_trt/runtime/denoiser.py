@@ -88,6 +88,14 @@ class EngineDenoiser:
         self._sigmas = sigmas
         return self
 
+    def rehearse(self) -> None:
+        """Run a step in each direction, on zeros at σ = 1."""
+        for tensor in (*self._latents, *self._constants.values()):
+            tensor.zero_()
+        self._slots.fill_(1.0)
+        self._forth()
+        self._back()
+
     def __call__(self, latents: Tensor, step: int) -> Tensor:
         """Run one step. Latents that are not of this loop (the first, or a callback's) are copied in."""
         a, b = self._latents
@@ -127,6 +135,11 @@ class StepEngines:
         tensors = _LoopTensors(next(iter(engines.values())))
         self._kinds = tuple(kind for kind in STEP_KINDS.values() if kind.graph in engines)
         self._by_kind = {kind.name: EngineDenoiser(kind.graph, engines[kind.graph], tensors) for kind in self._kinds}
+
+    @property
+    def denoisers(self) -> dict[GraphName, EngineDenoiser]:
+        """What runs each kind of step, by its graph."""
+        return {kind.graph: self._by_kind[kind.name] for kind in self._kinds}
 
     def denoiser(
         self, conditioning: Conditioning, sigmas: Tensor, schedule: CutSchedule, guidance_scale: Tensor | None

@@ -49,7 +49,7 @@ class EngineSet:
         self._is_closed = False
         self._has_new = False  # engines that were bound since the last video ended
         try:
-            self._with_less_memory(self._open_resident)
+            self.with_less_memory(self._open_resident)
         except BaseException:
             self.close()
             raise
@@ -63,6 +63,16 @@ class EngineSet:
     def layout(self) -> Layout:
         """Which engines are loaded at the same time."""
         return self._opener.layout
+
+    @property
+    def captures(self) -> bool:
+        """Whether launches are captured in CUDA graphs, at their second run."""
+        return self._opener.cuda_graphs
+
+    @property
+    def has_compiled(self) -> bool:
+        """Whether kernels had to be compiled since the set was opened."""
+        return self._opener.has_compiled
 
     def stage(self, names: tuple[GraphName, ...], make: Callable[[Mapping[GraphName, Engine]], Made]) -> Made:
         """What `make` made of the engines of a stage. It is kept, with all that it bound, as long as they are open.
@@ -79,7 +89,7 @@ class EngineSet:
                 self._opener.keep_compiled()
             return self._made[names]
 
-        return self._with_less_memory(opened)
+        return self.with_less_memory(opened)
 
     def end_video(self) -> None:
         """Keep what was compiled while engines ran for the first time. They have run: the device was waited for."""
@@ -123,7 +133,7 @@ class EngineSet:
         if self.layout.residency is Residency.RESIDENT:
             self._engines(self.layout.groups[0])
 
-    def _with_less_memory(self, work: Callable[[], Made]) -> Made:
+    def with_less_memory(self, work: Callable[[], Made]) -> Made:
         """Do `work`; where the GPU has no room for it, close everything and do it again in the next leaner layout."""
         while True:
             leaner = leaner_layout(self.layout, self._residency)

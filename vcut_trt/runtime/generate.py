@@ -14,7 +14,9 @@ from vcut_trt.runtime.image import load_image
 from vcut_trt.runtime.keeping import write_clips
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import check_video
+from vcut_trt.runtime.warm_up import compile_for_one
 from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.warm_up import WarmUp
 from vcut_trt.work.progress import SILENT, Progress
 
 
@@ -39,7 +41,7 @@ class Generated:
     """What a call made."""
 
     videos: tuple[Path, ...]
-    seconds: float  # denoising and everything around it; opening the engines is not in it
+    seconds: float  # denoising and everything around it; opening the engines and warming them up is not in it
 
 
 def generate_videos(
@@ -66,11 +68,15 @@ def generate_videos(
     picture = load_image(config.image)
     with progress.stage("open engines"):
         pipeline = VCutPipeline.from_choice(bundle, choice, options)
-    start = time.monotonic()
     title = f"denoise, cut at step {settings.cut_step} of {steps}, and decode"
-    with pipeline, progress.stage(title) as advance:
-        clips = animate(pipeline, picture, settings, lambda step: advance(step, steps))
-    seconds = time.monotonic() - start
+    with pipeline:
+        if WarmUp.AUTO.is_wanted(pipeline.device.type):
+            with progress.stage("warming up") as warmed:
+                compile_for_one(pipeline, lambda _doing, done, total: warmed(done, total))
+        start = time.monotonic()
+        with progress.stage(title) as advance:
+            clips = animate(pipeline, picture, settings, lambda step: advance(step, steps))
+        seconds = time.monotonic() - start
     write_clips(clips, paths, settings.fps)
     return Generated(videos=paths, seconds=seconds)
 

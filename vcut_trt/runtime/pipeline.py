@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
-from vcut_trt.engines.base import Engine
 from vcut_trt.engines.cpu_estimate import why_slow
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.engines.workspace import out_of_memory, torch_dtype
@@ -37,7 +36,7 @@ from vcut_trt.runtime.arguments import (
     guidance_scales,
     latents_shape,
 )
-from vcut_trt.runtime.bound_graph import BoundGraph
+from vcut_trt.runtime.bound_graph import bind_all
 from vcut_trt.runtime.call import Call, Generators
 from vcut_trt.runtime.callbacks import StepCallback, after_step, unchanged
 from vcut_trt.runtime.conditioning import encode_images
@@ -52,7 +51,7 @@ from vcut_trt.runtime.ranges import annotate
 from vcut_trt.runtime.schedulers import check_scheduler, prepared
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.clip import MicroConditions
-from vcut_trt.spec.interface import ENCODERS, GraphName
+from vcut_trt.spec.interface import ENCODERS
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.schedule import CutSchedule
@@ -225,6 +224,12 @@ class VCutPipeline(DiffusersHabits, Closing):
         """Which engines are loaded at the same time: `resident` or `staged`."""
         return self._engines.layout.residency
 
+    @contextmanager
+    def exclusive_engines(self) -> Iterator[EngineSet]:
+        """The engines, for something else than a video, which waits meanwhile: see `warm_up`."""
+        with torch.inference_mode(False), torch.no_grad(), self._exclusively():
+            yield self._engines
+
     def close(self) -> None:
         """Free the engines, after a video that another thread is making."""
         with self._lock:
@@ -291,7 +296,7 @@ class VCutPipeline(DiffusersHabits, Closing):
         pixels = self._preprocessor(image)
         check_videos(self.video, len(pixels[0]), num_videos_per_prompt)
         check_generator(generator, self.video.videos, self.device)
-        with self._exclusively(call):
+        with self._making(call):
             frames = self._frames(pixels, latents, call, output_type)
         return self._output(frames) if return_dict else frames
 
@@ -314,7 +319,7 @@ class VCutPipeline(DiffusersHabits, Closing):
         """The denoised latents, (V, F, 4, h, w), fp32, of the loop's own memory."""
         with annotate("stage: condition"):
             conditioning = encode_images(
-                self._engines.stage(ENCODERS, _bind_all),
+                self._engines.stage(ENCODERS, bind_all),
                 pixels,
                 call.conditions,
                 device=self.device,
@@ -336,17 +341,26 @@ class VCutPipeline(DiffusersHabits, Closing):
         return latents
 
     @contextmanager
-    def _exclusively(self, call: Call) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         """One video at a time, on the engines' stream."""
         with self._lock:
             if self._is_running:
                 raise ConfigError("a pipeline cannot be called from its own callback; its engines are at work")
-            self._latest, self._is_running = call, True
+            self._is_running = True
             try:
                 with self._engines.workspace.running(), out_of_memory("the tensors of a video"):
                     yield
             finally:
                 self._is_running = False
+
+    @contextmanager
+    def _making(self, call: Call) -> Iterator[None]:
+        """The time of one video."""
+        with self._exclusively():
+            self._latest = call
+            try:
+                yield
+            finally:
                 self._latest = replace(call, after_step=unchanged, generator=None)  # and keep nothing of the caller's
 
     def _initial_latents(self, latents: Tensor | None, generator: Generators, scheduler: Any) -> Tensor:
@@ -360,7 +374,7 @@ class VCutPipeline(DiffusersHabits, Closing):
 
     def _decoded(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
         """Frames (V, 3, F, H, W), fp32, of (V, F, 4, h, w)."""
-        decoders = self._engines.stage(self._engines.layout.decoders, _bind_all)
+        decoders = self._engines.stage(self._engines.layout.decoders, bind_all)
         frames = decode(decoders, latents, self.video)
         guard.note_frames(frames)
         return frames
@@ -370,7 +384,3 @@ class VCutPipeline(DiffusersHabits, Closing):
         from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
 
         return StableVideoDiffusionPipelineOutput(frames=frames)
-
-
-def _bind_all(engines: Mapping[GraphName, Engine]) -> dict[GraphName, BoundGraph]:
-    return {name: BoundGraph(engine) for name, engine in engines.items()}

@@ -37,6 +37,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     start_seconds: float = 900.0  # for the engines to open
+    warm_up_seconds: float = 1800.0  # for them to run for the first time
     silence_seconds: float = 180.0  # of a worker at work, before it counts as hung
     drain_seconds: float = 600.0  # for the job at work to end
     cors_origins: tuple[str, ...] = ()
@@ -78,7 +79,14 @@ def serve(config: ServerConfig) -> None:
         )
     service = Service(
         config.service,
-        [ProcessWorker(config.worker, start_seconds=config.start_seconds, silence_seconds=config.silence_seconds)],
+        [
+            ProcessWorker(
+                config.worker,
+                start_seconds=config.start_seconds,
+                warm_up_seconds=config.warm_up_seconds,
+                silence_seconds=config.silence_seconds,
+            )
+        ],
     )
     app = create_app(lambda: service, config.doors(), drain_seconds=config.drain_seconds)
     server = _Server(uvicorn_config(config, app), service, config.drain_seconds)

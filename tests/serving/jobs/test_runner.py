@@ -17,10 +17,11 @@ from vcut_trt.serving.jobs import runner as runner_module
 from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobStatus
 from vcut_trt.serving.jobs.metrics import Metrics
-from vcut_trt.serving.jobs.runner import Runner, State
+from vcut_trt.serving.jobs.runner import Runner
+from vcut_trt.serving.jobs.situation import State
 from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
-from vcut_trt.serving.worker.messages import Make
-from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError
+from vcut_trt.serving.worker.messages import Make, Warming
+from vcut_trt.serving.worker.protocol import JobFailedError, OnWarming, WorkerLostError
 from vcut_trt.spec.residency import Residency
 
 PATIENCE_SECONDS = 120.0  # a guard against hanging only
@@ -181,11 +182,11 @@ def test_while_a_worker_is_being_replaced_the_situation_tells(bench: Bench) -> N
     entered, leave = threading.Event(), threading.Event()
     start = bench.worker.start
 
-    def slow_start(residency: Residency) -> object:
+    def slow_start(residency: Residency, tell: OnWarming) -> object:
         if bench.worker.starts:
             entered.set()
             leave.wait(PATIENCE_SECONDS)
-        return start(residency)
+        return start(residency, tell)
 
     bench.worker.start = slow_start  # type: ignore[assignment, method-assign]
     name = add(bench.store)
@@ -196,6 +197,21 @@ def test_while_a_worker_is_being_replaced_the_situation_tells(bench: Bench) -> N
     leave.set()
     bench.ended(name)
     assert bench.runner.situation.state is State.READY
+
+
+def test_while_the_engines_warm_up_the_situation_tells_how_far_they_are(bench: Bench) -> None:
+    seen: list[tuple[State, str]] = []
+    bench.worker.warm_up = [Warming(doing="unet_cfg", done=2, total=10), Warming(doing="vae_decoder", done=9, total=10)]
+    bench.worker.before_ready = lambda _message: seen.append(
+        (bench.runner.situation.state, bench.runner.situation.reason)
+    )
+    bench.runner.begin()
+    assert bench.runner.first_start.wait(PATIENCE_SECONDS)
+    assert seen == [
+        (State.STARTING, "the server started; warming up, 2 of 10: unet_cfg"),
+        (State.STARTING, "the server started; warming up, 9 of 10: vae_decoder"),
+    ]
+    assert bench.runner.situation.reason == "ready"
 
 
 def test_a_worker_that_cannot_be_replaced_at_once_is_tried_again(bench: Bench) -> None:

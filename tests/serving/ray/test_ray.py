@@ -29,7 +29,17 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import BundleError, ConfigError, DeviceMemoryError, ServingError
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs.jobs import ErrorCode
-from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone, Stopped
+from vcut_trt.serving.worker.messages import (
+    FROM_WORKER,
+    Failed,
+    Made,
+    Make,
+    Ready,
+    StageBegun,
+    StepDone,
+    Stopped,
+    Warming,
+)
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.clip import CLIP_SETTINGS, ClipSettings
 from vcut_trt.spec.residency import Residency
@@ -53,6 +63,10 @@ READY = Ready(backend="b", device="cpu", residency="resident").model_dump_json()
 STEP = StepDone(job="j", step=1, stage="s", seconds=0.1).model_dump_json()
 MADE = Made(job="j", timings={"s": 0.1}, device_bytes=None).model_dump_json()
 PATIENCE_SECONDS = 240.0  # a guard against hanging only
+
+
+def nobody(_message: Warming) -> None:
+    """Nobody listens to a warm-up."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
@@ -133,7 +147,7 @@ def worker_of(*responses: FakeResponse, silence_seconds: float = PATIENCE_SECOND
 
 def test_a_clip_comes_with_its_events(order: Make) -> None:
     worker, handle = worker_of(FakeResponse(READY), FakeResponse(STEP, b"mp4", MADE, StopIteration()))
-    assert worker.start(Residency.STAGED).device == "cpu"
+    assert worker.start(Residency.STAGED, nobody).device == "cpu"
     assert [event.kind for event in worker.make(order)] == ["step", "made"]
     assert order.video.read_bytes() == b"mp4"
     ((residency,), (job, settings, sent, asked)) = handle.calls
@@ -196,13 +210,13 @@ def test_what_fails_in_the_replica_fails_the_job(is_broken: bool, order: Make) -
         list(worker.make(order))
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
     assert worker.is_alive is not is_broken
-    worker.start(Residency.STAGED)
+    worker.start(Residency.STAGED, nobody)
     assert worker.is_alive
 
 
 def test_starting_asks_again_when_the_replica_dies_and_ends_when_killed() -> None:
     worker, handle = worker_of(FakeResponse(RayActorError()), FakeResponse(READY), FakeResponse())
-    worker.start(Residency.AUTO)
+    worker.start(Residency.AUTO, nobody)
     assert len(handle.calls) == 2
 
     def kill_when_asked() -> None:
@@ -211,7 +225,7 @@ def test_starting_asks_again_when_the_replica_dies_and_ends_when_killed() -> Non
 
     threading.Thread(target=kill_when_asked).start()
     with pytest.raises(WorkerLostError, match="broken off"):
-        worker.start(Residency.AUTO)
+        worker.start(Residency.AUTO, nobody)
 
 
 def test_a_server_that_ends_waits_for_no_replica_but_for_those_at_work(order: Make) -> None:
@@ -225,7 +239,7 @@ def test_a_server_that_ends_waits_for_no_replica_but_for_those_at_work(order: Ma
     with pytest.raises(WorkerLostError, match="the server is ending"):
         list(waiting.make(order))
     with pytest.raises(WorkerLostError, match="the server is ending"):
-        waiting.start(Residency.AUTO)
+        waiting.start(Residency.AUTO, nobody)
     at_work.said.put(b"mp4")
     at_work.said.put(MADE)
     assert [event.kind for event in events] == ["made"]
@@ -242,8 +256,15 @@ def replica(nano_bundle: Bundle) -> ClipReplica:
         device="cpu",
         residency="auto",
         cuda_graphs=True,
+        warm_up="always",
         silence_seconds=PATIENCE_SECONDS,
     )
+
+
+def test_a_replica_runs_its_engines_before_it_is_there(replica: ClipReplica, nano_bundle: Bundle) -> None:
+    engines = replica._pipeline._engines
+    assert set(engines._open) == set(nano_bundle.manifest.graphs)
+    assert len(engines._made) == 3, "every stage is bound"
 
 
 @pytest.fixture

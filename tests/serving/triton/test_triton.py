@@ -133,6 +133,7 @@ def test_the_repository_names_its_bundle_and_every_setting(nano_bundle: Bundle, 
         "backend": "auto",
         "residency": "auto",
         "cuda_graphs": "true",
+        "warm_up": "auto",
     }
 
 

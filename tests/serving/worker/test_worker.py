@@ -19,13 +19,15 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.serving.jobs.jobs import ErrorCode
-from vcut_trt.serving.worker.messages import Made, Make, StageBegun, StepDone
+from vcut_trt.serving.worker.messages import Made, Make, StageBegun, StepDone, Warming
 from vcut_trt.serving.worker.process import ProcessWorker, worker_command
 from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.warm_up import WarmUp
 
 READY = '{"kind": "ready", "backend": "b", "device": "cpu", "residency": "resident"}'
+WARMING = '{"kind": "warming", "doing": "unet_cfg", "done": 2, "total": 5}'
 STEP = '{"kind": "step", "job": "j", "step": 1, "stage": "s", "seconds": 0.1}'
 PATIENCE_SECONDS = 300.0  # a guard against hanging only
 ORDER = Make(job="j", picture=Path("p.png"), video=Path("v.mp4"), settings=SETTINGS)
@@ -36,13 +38,22 @@ def hear(): return sys.stdin.readline()
 """
 
 
+def nobody(_message: Warming) -> None:
+    """Nobody listens to a warm-up."""
+
+
 def scripted(
-    script: str, *, start_seconds: float = PATIENCE_SECONDS, silence_seconds: float = PATIENCE_SECONDS
+    script: str,
+    *,
+    start_seconds: float = PATIENCE_SECONDS,
+    warm_up_seconds: float = PATIENCE_SECONDS,
+    silence_seconds: float = PATIENCE_SECONDS,
 ) -> ProcessWorker:
     """A worker that runs a few lines of Python."""
     return ProcessWorker(
         lambda _residency: [sys.executable, "-c", PRELUDE + script],
         start_seconds=start_seconds,
+        warm_up_seconds=warm_up_seconds,
         silence_seconds=silence_seconds,
     )
 
@@ -50,7 +61,7 @@ def scripted(
 @pytest.fixture
 def worker(request: pytest.FixtureRequest) -> Iterator[ProcessWorker]:
     made = scripted(f"say({READY!r}); hear(); {request.param}")
-    made.start(Residency.AUTO)
+    made.start(Residency.AUTO, nobody)
     yield made
     made.close()
     assert not made.is_alive
@@ -69,21 +80,41 @@ def worker(request: pytest.FixtureRequest) -> Iterator[ProcessWorker]:
 def test_a_worker_that_does_not_start_is_lost(script: str, message: str) -> None:
     worker = scripted(script)
     with pytest.raises(WorkerLostError, match=message):
-        worker.start(Residency.AUTO)
+        worker.start(Residency.AUTO, nobody)
     assert not worker.is_alive
 
 
 def test_a_worker_that_never_starts_is_ended() -> None:
     worker = scripted("time.sleep(600)", start_seconds=0.2)
     with pytest.raises(WorkerLostError, match=r"it hung: silent for \d+ s, opening its engines"):
-        worker.start(Residency.AUTO)
+        worker.start(Residency.AUTO, nobody)
     assert not worker.is_alive
+
+
+def test_a_warm_up_is_told_and_may_take_longer_than_a_job_may_be_silent() -> None:
+    worker = scripted(f"say({WARMING!r}); say({WARMING!r}); say({READY!r}); hear()", silence_seconds=0.0)
+    told: list[Warming] = []
+    assert worker.start(Residency.AUTO, told.append).device == "cpu"
+    assert told == [Warming(doing="unet_cfg", done=2, total=5)] * 2
+    worker.close()
+
+
+def test_a_warm_up_that_never_ends_is_ended_with_what_it_was_doing_and_the_remedy() -> None:
+    worker = scripted(f"say({WARMING!r}); time.sleep(600)", warm_up_seconds=0.0)
+    with pytest.raises(WorkerLostError, match=r"warming up: unet_cfg\. --warm-up-timeout may allow more than 0 s"):
+        worker.start(Residency.AUTO, nobody)
+    assert not worker.is_alive
+
+
+def test_a_worker_that_ends_in_its_warm_up_is_lost() -> None:
+    with pytest.raises(WorkerLostError, match="it ended, warming up: unet_cfg"):
+        scripted(f"say({WARMING!r})").start(Residency.AUTO, nobody)
 
 
 def test_engines_that_cannot_be_opened_are_an_error_with_their_message() -> None:
     worker = scripted('say(\'{"kind": "unusable", "message": "the plan is for another GPU"}\')')
     with pytest.raises(ServingError, match="the plan is for another GPU"):
-        worker.start(Residency.AUTO)
+        worker.start(Residency.AUTO, nobody)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +136,7 @@ def test_a_worker_that_goes_astray_is_lost(worker: ProcessWorker, message: str) 
 
 def test_a_worker_that_hangs_is_killed() -> None:
     worker = scripted(f"say({READY!r}); hear(); say({STEP!r}); time.sleep(600)")
-    worker.start(Residency.AUTO)
+    worker.start(Residency.AUTO, nobody)
     events = worker.make(ORDER)
     assert isinstance(next(events), StepDone)
     worker._silence_seconds = 0.3  # from now on: how long a process takes to say its first word is the machine's affair
@@ -117,7 +148,7 @@ def test_a_worker_that_hangs_is_killed() -> None:
 def test_a_broken_worker_reports_and_ends() -> None:
     failed = '{"kind": "failed", "job": "j", "code": "failed", "message": "m", "is_broken": true}'
     worker = scripted(f"say({READY!r}); hear(); say({failed!r}); time.sleep(0.1)")
-    worker.start(Residency.AUTO)
+    worker.start(Residency.AUTO, nobody)
     with pytest.raises(JobFailedError, match="m") as caught:
         list(worker.make(ORDER))
     assert caught.value.code is ErrorCode.FAILED
@@ -126,11 +157,11 @@ def test_a_broken_worker_reports_and_ends() -> None:
 
 def test_a_worker_can_be_started_again_and_again() -> None:
     worker = scripted(f"say({READY!r}); hear(); hear()")
-    worker.start(Residency.AUTO)
+    worker.start(Residency.AUTO, nobody)
     threading.Timer(0.2, worker.kill).start()  # before or while the order is given: the same to us
     with pytest.raises(WorkerLostError):
         list(worker.make(ORDER))
-    worker.start(Residency.STAGED)
+    worker.start(Residency.STAGED, nobody)
     assert worker.is_alive
     worker.close()
 
@@ -143,11 +174,27 @@ def test_without_a_worker_an_order_is_refused() -> None:
 # The real one
 
 
+def real_worker(bundle: Bundle, warm_up: WarmUp) -> ProcessWorker:
+    command = worker_command(str(bundle.root), backend="auto", device="cpu", cuda_graphs=True, warm_up=warm_up)
+    limits = dict.fromkeys(("start_seconds", "warm_up_seconds", "silence_seconds"), PATIENCE_SECONDS)
+    return ProcessWorker(command, **limits)
+
+
 @pytest.fixture(scope="module")
 def real(nano_bundle: Bundle) -> Iterator[ProcessWorker]:
-    command = worker_command(str(nano_bundle.root), backend="auto", device="cpu", cuda_graphs=True)
-    made = ProcessWorker(command, start_seconds=PATIENCE_SECONDS, silence_seconds=PATIENCE_SECONDS)
-    ready = made.start(Residency.AUTO)
+    made, told = real_worker(nano_bundle, WarmUp.ALWAYS), []
+    ready = made.start(Residency.AUTO, told.append)
+    assert [(message.doing, message.done) for message in told] == [
+        ("image encoders", 0),
+        ("image_encoder", 0),
+        ("vae_encoder", 1),
+        ("denoising steps", 2),
+        ("unet_cfg", 2),
+        ("unet_single", 3),
+        ("decoders", 4),
+        ("vae_decoder", 4),
+    ]
+    assert {message.total for message in told} == {len(nano_bundle.manifest.graphs)}
     assert (ready.backend, ready.device, ready.residency) == ("onnxruntime", "cpu", "resident")
     yield made
     made.close()
@@ -210,8 +257,10 @@ def test_it_ends_with_its_server(nano_bundle: Bundle) -> None:
     script = (
         "import sys, time; from vcut_trt.serving.worker.process import *; "
         "from vcut_trt.spec.residency import Residency; "
-        "w = ProcessWorker(worker_command(sys.argv[1], backend='auto', device='cpu', cuda_graphs=True), "
-        "start_seconds=300, silence_seconds=300); w.start(Residency.AUTO); print(w._process.pid, flush=True); "
+        "from vcut_trt.spec.warm_up import WarmUp; "
+        "command = worker_command(sys.argv[1], backend='auto', device='cpu', cuda_graphs=True, warm_up=WarmUp.AUTO); "
+        "w = ProcessWorker(command, start_seconds=300, warm_up_seconds=300, silence_seconds=300); "
+        "w.start(Residency.AUTO, print); print(w._process.pid, flush=True); "
         "time.sleep(600)"
     )
     server = subprocess.Popen([sys.executable, "-c", script, str(nano_bundle.root)], stdout=subprocess.PIPE, text=True)

@@ -16,8 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -26,8 +25,9 @@ from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, Progress
 from vcut_trt.serving.jobs.metrics import Metrics, Restart
+from vcut_trt.serving.jobs.situation import Situation, State
 from vcut_trt.serving.jobs.store import MAKING, MOST_ATTEMPTS, JobStore
-from vcut_trt.serving.worker.messages import Made, Make, Ready, StepDone
+from vcut_trt.serving.worker.messages import Made, Make, StepDone, Warming
 from vcut_trt.serving.worker.protocol import JobFailedError, VideoWorker, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
 
@@ -37,24 +37,6 @@ Result = TypeVar("Result")
 
 IDLE_SECONDS = 1.0  # between two looks at an empty queue that nobody has announced a job for
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0  # between two attempts to start a worker, or to write a result
-
-
-class State(str, Enum):
-    """What a runner is doing, for `/readyz`."""
-
-    STARTING = "starting"
-    READY = "ready"
-    REPLACING = "replacing"
-    ENDED = "ended"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """A runner's state, and why."""
-
-    state: State
-    reason: str
-    worker: Ready | None = None
 
 
 class Runner:
@@ -261,7 +243,7 @@ class Runner:
         pause = FIRST_PAUSE_SECONDS
         while not self._draining.is_set():
             try:
-                ready = self._worker.start(self._residency)
+                ready = self._worker.start(self._residency, lambda message: self._warming(reason, message))
             except (ServingError, WorkerLostError) as error:
                 if not self.first_start.is_set():
                     raise ServingError(f"no worker can be started: {error}") from error
@@ -274,6 +256,10 @@ class Runner:
                 self.situation = Situation(state=State.READY, reason="ready", worker=ready)
                 return True
         return False
+
+    def _warming(self, reason: str, message: Warming) -> None:
+        state = f"warming up, {message.done} of {message.total}: {message.doing}"
+        self.situation = replace(self.situation, reason=f"{reason}; {state}")
 
     def _persist(self, action: Callable[[], Result]) -> Result:
         """Do what must be on disk before anything else happens; a full disk may have room again later.

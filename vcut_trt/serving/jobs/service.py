@@ -16,7 +16,8 @@ from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.jobs import Job, JobStatus
 from vcut_trt.serving.jobs.limits import Limits
 from vcut_trt.serving.jobs.metrics import Metrics
-from vcut_trt.serving.jobs.runner import Runner, State
+from vcut_trt.serving.jobs.runner import Runner
+from vcut_trt.serving.jobs.situation import State
 from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.serving.worker.protocol import VideoWorker
 from vcut_trt.spec.residency import Residency

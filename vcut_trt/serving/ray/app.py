@@ -32,6 +32,7 @@ from vcut_trt.serving.jobs.service import Service, ServiceConfig
 from vcut_trt.serving.ray.worker import ClipReplica, RayWorker
 from vcut_trt.serving.server import LOOPBACK_HOSTS
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.warm_up import WarmUp
 
 LISTENERS = 1000  # requests that the API answers at a time; whoever watches a job is one as long as it lasts
 HEAD_NODE = {"node:__internal_head__": 0.001}  # Ray's name for it. The jobs lie on one disk: their server stays there
@@ -59,6 +60,7 @@ class AppArguments(UserLimits):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU for each replica, where the cluster has one
     residency: Residency = Residency.AUTO
     cuda_graphs: bool = True
+    warm_up: WarmUp = WarmUp.AUTO
     hang_timeout: float = Field(180.0, gt=0)
     drain_timeout: float = Field(600.0, ge=0)
     cors_origin: Names = ()
@@ -218,6 +220,7 @@ def build_app(args: dict[str, Any]) -> Any:
         device=arguments.device,
         residency=arguments.residency.value,
         cuda_graphs=arguments.cuda_graphs,
+        warm_up=arguments.warm_up.value,
         silence_seconds=arguments.hang_timeout,
     )
     return serve.deployment(

@@ -32,10 +32,11 @@ from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError, first_line
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.runtime.warm_up import warmed_up
 from vcut_trt.serving.jobs.jobs import ErrorCode
 from vcut_trt.serving.worker.clip_maker import ClipMaker
 from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
-from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.serving.worker.protocol import JobFailedError, OnWarming, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.clip import CLIP_SETTINGS, ClipSettings
 from vcut_trt.spec.residency import Residency
 
@@ -59,6 +60,7 @@ class ClipReplica:
         device: See `choose_backend`.
         residency: How the engines are held to begin with.
         cuda_graphs: See `EngineOptions`.
+        warm_up: Whether the engines run before the replica counts as there; how far they are is in its log.
         silence_seconds: How long a clip may take from one message to the next, before the replica counts as hung.
 
     Raises:
@@ -66,11 +68,20 @@ class ClipReplica:
     """
 
     def __init__(
-        self, *, bundle: str, backend: str, device: str, residency: str, cuda_graphs: bool, silence_seconds: float
+        self,
+        *,
+        bundle: str,
+        backend: str,
+        device: str,
+        residency: str,
+        cuda_graphs: bool,
+        warm_up: str,
+        silence_seconds: float,
     ) -> None:
         self._bundle = Bundle.open(Path(bundle))
         self._choice = choose_backend(self._bundle, Backend(backend), device)
         self._cuda_graphs = cuda_graphs
+        self._warm_up = warm_up
         self._silence_seconds = silence_seconds
         self._at_work: _Call | None = None
         self._thread = ThreadPoolExecutor(1, "engines")
@@ -112,7 +123,7 @@ class ClipReplica:
 
     def _open(self, residency: Residency) -> VCutPipeline:
         options = EngineOptions(residency=residency, cuda_graphs=self._cuda_graphs)
-        return VCutPipeline.from_choice(self._bundle, self._choice, options)
+        return warmed_up(VCutPipeline.from_choice(self._bundle, self._choice, options), self._warm_up)
 
     def _held(self, residency: Residency) -> VCutPipeline:
         """The pipeline; opened again where a runner that ran out of memory wants its engines a stage at a time.
@@ -206,8 +217,11 @@ class RayWorker:
         self._is_broken = False
         self._is_ending = False
 
-    def start(self, residency: Residency) -> Ready:
-        """Wait until a replica is there and holds its engines like that. See `VideoWorker.start`."""
+    def start(self, residency: Residency, _tell: OnWarming) -> Ready:
+        """Wait until a replica is there and holds its engines like that. See `VideoWorker.start`.
+
+        A replica that warms up is not there yet: Serve asks it nothing.
+        """
         self._residency = residency
         self._is_killed = self._is_broken = False
         while True:

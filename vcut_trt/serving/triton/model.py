@@ -1,6 +1,6 @@
 """The model that Triton's Python backend runs: an image in; for every step its progress, then the video, out.
 
-    initialize    opens the engines, where Triton has put the instance
+    initialize    opens the engines, where Triton has put the instance, and warms them up there
     execute       makes one video after the other; between two steps it looks whether the client has gone
     finalize      frees the engines
 
@@ -32,7 +32,8 @@ from vcut_trt.runtime.clip import animate
 from vcut_trt.runtime.image import LARGEST_PIXELS, DamagedImageError, TooManyPixelsError, UnknownFormatError, read_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
-from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO
+from vcut_trt.runtime.warm_up import warmed_up
+from vcut_trt.serving.triton.repository import CONFIG, IMAGE, PARAMETERS, PROGRESS, SETTINGS, VIDEO, WARM_UP
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.steps import Stage
 
@@ -63,13 +64,14 @@ class TritonPythonModel:
         bundle = Bundle.open(folder / parameters["bundle"])
         on_gpu = args["model_instance_kind"] == "GPU"
         self._reference_cut_step = bundle.manifest.cut_step
-        self._pipeline = VCutPipeline.from_bundle(
+        pipeline = VCutPipeline.from_bundle(
             bundle,
             backend=parameters["backend"],
             device=f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu",
             residency=parameters["residency"],
             cuda_graphs=_switch("cuda_graphs", parameters["cuda_graphs"]),
         )
+        self._pipeline = warmed_up(pipeline, parameters.get(WARM_UP, "auto"))
         self._metrics = ModelMetrics(args["model_name"], args["model_version"])
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -111,8 +113,7 @@ class TritonPythonModel:
         if content is None:  # Triton lets it pass where an optional input is given
             raise ImageError(f"the request has no {IMAGE}; send a {', '.join(FORMATS)} file's bytes")
         picture = decode_image(content)
-        steps = StepReport(settings, reply, self._metrics)
-        clips = animate(self._pipeline, picture, settings, steps)
+        clips = animate(self._pipeline, picture, settings, StepReport(settings, reply, self._metrics))
         reply.stop_if_cancelled("after its last step")
         videos = np.array([_mp4(clip, settings.fps) for clip in clips], dtype=np.object_)
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(VIDEO, videos)])

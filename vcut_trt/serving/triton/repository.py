@@ -25,6 +25,7 @@ from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.warm_up import WarmUp
 from vcut_trt.work.staging import check_stageable, stage_folder
 
 IMAGE, PROGRESS, VIDEO = "IMAGE", "PROGRESS", "VIDEO"
@@ -55,6 +56,10 @@ PARAMETERS = ("bundle", "backend", "residency", "cuda_graphs")
 """What the model reads of its configuration; `bundle`, where it is not absolute, begins at the folder of model.py."""
 
 
+WARM_UP = "warm_up"
+"""The same; a repository that was written before there was a warm-up does not have it."""
+
+
 class BundleFiles(str, Enum):
     """Where the bundle lies that a repository serves."""
 
@@ -77,6 +82,7 @@ class TritonConfig:
     device: str = "auto"  # Triton's choice; cuda: one instance on each GPU; cuda:N: on that one
     residency: Residency = Residency.AUTO
     cuda_graphs: bool = True
+    warm_up: WarmUp = WarmUp.AUTO
     bundle_files: BundleFiles = BundleFiles.REFERENCE
 
     def __post_init__(self) -> None:
@@ -134,7 +140,7 @@ def config_text(config: TritonConfig) -> str:
     inputs += [_tensor(name, data_type, 1, " optional: true") for name, data_type in SETTINGS.items()]
     outputs = [_tensor(PROGRESS, "TYPE_STRING", 1), _tensor(VIDEO, "TYPE_STRING", video.videos)]
     values = (bundle, config.backend.value, config.residency.value, str(config.cuda_graphs).lower())
-    parameters = dict(zip(PARAMETERS, values, strict=True))
+    parameters = {**dict(zip(PARAMETERS, values, strict=True)), WARM_UP: config.warm_up.value}
     lines = [
         FIRST_LINE,
         f'name: "{config.name}"',

@@ -1,6 +1,7 @@
 """The worker: a process that owns the GPU and makes one clip after the other.
 
-    python -m vcut_trt.serving.worker.main BUNDLE --backend auto --device auto --residency auto --cuda-graphs
+    python -m vcut_trt.serving.worker.main BUNDLE --backend auto --device auto --residency auto --cuda-graphs \
+        --warm-up auto
 
 It is a process of its own, so that a server can replace it when it hangs, and outlive it when it crashes. It ends as
 soon as its input does: without a server nobody waits for its work.
@@ -31,8 +32,10 @@ from vcut_trt.serving.worker.messages import (
     Ready,
     Stop,
     Unusable,
+    Warming,
 )
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline
@@ -95,7 +98,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(name)s: %(message)s")
     outbox, inbox = Outbox(), Inbox(sys.stdin.buffer)
     try:
-        pipeline = _open(arguments)
+        pipeline = _open(arguments, outbox)
     except VcutError as error:
         outbox.send(Unusable(message=str(error)))
         return error.exit_code
@@ -107,16 +110,22 @@ def main() -> int:
     return 1
 
 
-def _open(arguments: argparse.Namespace) -> VCutPipeline:
+def _open(arguments: argparse.Namespace, outbox: Outbox) -> VCutPipeline:
     from vcut_trt.engines.backends import Backend
     from vcut_trt.runtime.pipeline import VCutPipeline
+    from vcut_trt.runtime.warm_up import warmed_up
 
     bundle = Bundle.open(arguments.bundle)
     choice = choose_backend(bundle, Backend(arguments.backend), arguments.device)
     arguments.backend = choice.backend.value
     logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
     options = EngineOptions(residency=Residency(arguments.residency), cuda_graphs=arguments.cuda_graphs)
-    return VCutPipeline.from_choice(bundle, choice, options)
+    pipeline = VCutPipeline.from_choice(bundle, choice, options)
+
+    def tell(doing: str, done: int, total: int) -> None:
+        outbox.send(Warming(doing=doing, done=done, total=total))
+
+    return warmed_up(pipeline, arguments.warm_up, tell)
 
 
 def _arguments() -> argparse.Namespace:
@@ -126,6 +135,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--residency", default="auto")
     parser.add_argument("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--warm-up", default=WarmUp.AUTO.value)
     return parser.parse_args()
 
 

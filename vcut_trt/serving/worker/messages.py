@@ -1,7 +1,8 @@
 """What server and worker tell each other: one JSON object a line, over the worker's standard input and output.
 
 server → worker    make, stop; the end of the input: the server is gone
-worker → server    ready or unusable, once; then for each `make`: stage and step, and one of made, stopped, failed
+worker → server    warming, for each part of a warm-up; ready or unusable, once; then for each `make`: stage and step,
+                   and one of made, stopped, failed
 """
 
 from __future__ import annotations
@@ -36,8 +37,17 @@ class Stop(_Message):
     job: str
 
 
+class Warming(_Message):
+    """The engines are open and about to be run for the first time, a part after the other."""
+
+    kind: Literal["warming"] = "warming"
+    doing: str
+    done: int
+    total: int
+
+
 class Ready(_Message):
-    """The engines are open."""
+    """The engines are open, and have run where they are to be warmed up."""
 
     kind: Literal["ready"] = "ready"
     backend: str
@@ -101,6 +111,10 @@ class Failed(_Message):
 
 
 ToWorker = Annotated[Make | Stop, Field(discriminator="kind")]
-FromWorker = Annotated[Ready | Unusable | StageBegun | StepDone | Made | Stopped | Failed, Field(discriminator="kind")]
+FromWorker = Annotated[
+    Warming | Ready | Unusable | StageBegun | StepDone | Made | Stopped | Failed, Field(discriminator="kind")
+]
 TO_WORKER: TypeAdapter[Make | Stop] = TypeAdapter(ToWorker)
-FROM_WORKER: TypeAdapter[Ready | Unusable | StageBegun | StepDone | Made | Stopped | Failed] = TypeAdapter(FromWorker)
+FROM_WORKER: TypeAdapter[Warming | Ready | Unusable | StageBegun | StepDone | Made | Stopped | Failed] = TypeAdapter(
+    FromWorker
+)

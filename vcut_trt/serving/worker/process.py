@@ -26,9 +26,11 @@ from vcut_trt.serving.worker.messages import (
     Stop,
     Stopped,
     Unusable,
+    Warming,
 )
-from vcut_trt.serving.worker.protocol import JobFailedError, WorkerLostError, WorkerStoppedError
+from vcut_trt.serving.worker.protocol import JobFailedError, OnWarming, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.warm_up import WarmUp
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,13 @@ Command = Callable[[Residency], Sequence[str]]
 """The command line of a worker that holds its engines in the given way."""
 
 
-def worker_command(bundle: str, *, backend: str, device: str, cuda_graphs: bool) -> Command:
+def worker_command(bundle: str, *, backend: str, device: str, cuda_graphs: bool, warm_up: WarmUp) -> Command:
     """The command that starts `worker_main`."""
 
     def command(residency: Residency) -> Sequence[str]:
         graphs = "--cuda-graphs" if cuda_graphs else "--no-cuda-graphs"
         options = ["--backend", backend, "--device", device, "--residency", residency.value, graphs]
+        options += ["--warm-up", warm_up.value]
         return [sys.executable, "-m", "vcut_trt.serving.worker.main", bundle, *options]
 
     return command
@@ -56,18 +59,22 @@ class ProcessWorker:
     Args:
         command: Starts the process.
         start_seconds: How long opening the engines may take; TensorRT and a cold disk need minutes.
+        warm_up_seconds: How long warming them up may take: kernels are compiled, longer than a job may be silent.
         silence_seconds: How long a job may take from one event to the next: the slowest step, or the decoding.
     """
 
-    def __init__(self, command: Command, *, start_seconds: float, silence_seconds: float) -> None:
+    def __init__(
+        self, command: Command, *, start_seconds: float, warm_up_seconds: float, silence_seconds: float
+    ) -> None:
         self._command = command
         self._start_seconds = start_seconds
+        self._warm_up_seconds = warm_up_seconds
         self._silence_seconds = silence_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._messages: queue.Queue[BaseModel | None] = queue.Queue()
         self._writing = threading.Lock()
 
-    def start(self, residency: Residency) -> Ready:
+    def start(self, residency: Residency, tell: OnWarming) -> Ready:
         """See `VideoWorker.start`."""
         self.close()
         command = list(self._command(residency))
@@ -79,6 +86,11 @@ class ProcessWorker:
         )
         reader.start()
         message = self._next(self._start_seconds, "opening its engines")
+        end = time.monotonic() + self._warm_up_seconds
+        while isinstance(message, Warming):
+            tell(message)
+            doing = f"warming up: {message.doing}. --warm-up-timeout may allow more than {self._warm_up_seconds:g} s"
+            message = self._next(max(0.0, end - time.monotonic()), doing)
         if isinstance(message, Unusable):
             self.close()
             raise ServingError(message.message)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from vcut_trt.serving.jobs.jobs import ErrorCode
-from vcut_trt.serving.worker.messages import Made, Make, Ready, StageBegun, StepDone
+from vcut_trt.serving.worker.messages import Made, Make, Ready, StageBegun, StepDone, Warming
 from vcut_trt.spec.residency import Residency
+
+OnWarming = Callable[[Warming], None]
 
 
 class WorkerLostError(Exception):
@@ -29,8 +31,12 @@ class JobFailedError(Exception):
 class VideoWorker(Protocol):
     """Makes one clip at a time. Only `stop` and `kill` may be called from another thread than the rest."""
 
-    def start(self, residency: Residency) -> Ready:
-        """Open the engines.
+    def start(self, residency: Residency, tell: OnWarming) -> Ready:
+        """Open the engines and warm them up.
+
+        Args:
+            residency: How they are held.
+            tell: Is told how far the warm-up is.
 
         Raises:
             ServingError: They cannot be opened; the message says why.
