@@ -107,7 +107,7 @@ def _loop(workspace: Workspace, steps: int) -> Callable[[], None]:
         image_projection=inputs["image_projection"],
         added_time_ids=inputs["added_time_ids"],
     )
-    sigmas = torch.linspace(1, 0, steps + 1, device=workspace.device)
+    sigmas = torch.linspace(1, 0, steps + 1)
     denoiser = engines.denoiser(conditioning, sigmas, schedule, inputs["guidance_scale"])
     guard, first = FiniteGuard(schedule, workspace.device), inputs["latents"]
 

@@ -57,6 +57,21 @@ def parse_device(name: str) -> torch.device:
     return device
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device. The host does not wait: what is pinned is copied when its turn comes."""
+    return tensor.to(device) if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def download(tensor: Tensor) -> Tensor:
+    """A tensor on the host; from a GPU through pinned memory, which is copied to directly. It waits for the copy."""
+    if not tensor.is_cuda:
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return host
+
+
 class Workspace:
     """One pipeline's share of a device. Engines that share a workspace must not run at the same time."""
 

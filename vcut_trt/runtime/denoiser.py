@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vcut_trt.engines.base import Engine
-from vcut_trt.engines.workspace import ALIGNMENT_BYTES
+from vcut_trt.engines.workspace import ALIGNMENT_BYTES, upload
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.spec.interface import GraphName, TensorSpec
@@ -133,6 +133,7 @@ class StepEngines:
 
     def __init__(self, engines: Mapping[GraphName, Engine]) -> None:
         tensors = _LoopTensors(next(iter(engines.values())))
+        self._device = tensors.sigmas.device
         self._kinds = tuple(kind for kind in STEP_KINDS.values() if kind.graph in engines)
         self._by_kind = {kind.name: EngineDenoiser(kind.graph, engines[kind.graph], tensors) for kind in self._kinds}
 
@@ -148,11 +149,11 @@ class StepEngines:
 
         Args:
             conditioning: What the video is conditioned on.
-            sigmas: (N + 1,) fp32 on the engines' device; the scheduler's, the last one included.
+            sigmas: (N + 1,) on the host; the scheduler's, the last one included.
             schedule: Which engine runs which step.
             guidance_scale: (F) fp32; None: no step is guided.
         """
-        pairs = _sigma_pairs(sigmas)
+        pairs = _sigma_pairs(sigmas, self._device)
         if guidance_scale is None:
             return self._by_kind[SINGLE.name].begin(conditioning.inputs(SINGLE, None), pairs)
         for kind in self._kinds:
@@ -160,7 +161,10 @@ class StepEngines:
         return CutDenoiser(self._by_kind, schedule)
 
 
-def _sigma_pairs(sigmas: Tensor) -> tuple[Tensor, ...]:
-    """σ and σ' of every step, each (2, 64): in the layout of the slots, so that one copy moves both."""
-    pairs = torch.stack([sigmas[:-1], sigmas[1:]], dim=1)
-    return pairs.unsqueeze(2).repeat(1, 1, PER_SLOT).unbind()
+def _sigma_pairs(sigmas: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """σ and σ' of every step, each (2, 64): in the layout of the slots, so that one copy moves both.
+
+    The whole table goes to the device at once, and the host does not wait for the encoders, which are still at work.
+    """
+    pairs = torch.stack([sigmas[:-1], sigmas[1:]], dim=1).float()
+    return upload(pairs.unsqueeze(2).repeat(1, 1, PER_SLOT), device).unbind()

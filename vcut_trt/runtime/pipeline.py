@@ -46,6 +46,7 @@ from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.habits import DiffusersHabits
+from vcut_trt.runtime.pictures import to_pictures
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
 from vcut_trt.runtime.schedulers import check_scheduler, prepared
@@ -306,10 +307,12 @@ class VCutPipeline(DiffusersHabits, Closing):
         with annotate("pipeline: %d steps, cut at %d", len(call.scheduler.timesteps), call.schedule.cut_step):
             latents = self._latents(pixels, noise, call, guard)
             with annotate("stage: decode"):
-                frames = latents.clone() if output_type == "latent" else self._decoded(latents, guard)
+                frames: Any = latents.clone() if output_type == "latent" else self._decoded(latents, guard)
             guard.check(self.precision)
             self._engines.end_video()
-            if output_type != "latent":
+            if output_type == "pil":
+                frames = to_pictures(frames)
+            elif output_type != "latent":
                 frames = self._preprocessor.video_processor.postprocess_video(frames, output_type=output_type)
         if isinstance(frames, Tensor):
             self._engines.workspace.hand_over(frames)
@@ -329,9 +332,8 @@ class VCutPipeline(DiffusersHabits, Closing):
             latents = self._initial_latents(noise, call.generator, call.scheduler)
             guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
         with annotate("stage: denoise"):
-            sigmas = call.scheduler.sigmas.to(self.device, torch.float32)
             steps = self._engines.stage(self._engines.layout.steps, StepEngines)
-            denoiser = steps.denoiser(conditioning, sigmas, call.schedule, call.guidance)
+            denoiser = steps.denoiser(conditioning, call.scheduler.sigmas, call.schedule, call.guidance)
             with self._steps_told(len(call.scheduler.timesteps)) as tell:
                 for index, timestep in enumerate(call.scheduler.timesteps):
                     latents = denoiser(latents, index + 1)

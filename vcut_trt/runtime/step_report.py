@@ -15,7 +15,7 @@ class StepReport:
 
     On a GPU the loop runs ahead of the kernels. A report waits for the step before the one just enqueued: the GPU
     always has one step more to do, and whoever ends the video waits for two steps at most. Only the last step is waited
-    for itself.
+    for itself. The waiting thread sleeps: an event that spins would keep a core busy for the whole video.
 
     Args:
         on_step: Is told.
@@ -34,7 +34,7 @@ class StepReport:
         if self._device.type != "cuda":
             self._on_step(index + 1)
             return
-        enqueued = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        enqueued = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         enqueued.record(torch.cuda.current_stream(self._device))
         if self._before is not None:
             self._before.synchronize()
