@@ -240,3 +240,19 @@ def test_after_a_leaner_layout_nothing_is_captured_any_more_and_that_is_told(
     assert [record.getMessage() for record in caplog.records] == [
         "no CUDA graphs: staged engines come and go, and their scratch with them"
     ]
+
+
+def test_convolutions_are_timed_while_a_module_runs_and_nowhere_else() -> None:
+    seen: list[bool] = []
+
+    class Noted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.benchmark)
+            return 2 * x
+
+    tensor = TensorSpec(name="x", shape=(2,), dtype="float32")
+    spec = GraphSpec(inputs=(tensor,), outputs=(TensorSpec(name="y", shape=(2,), dtype="float32"),))
+    with TorchEngine(Noted(), spec, Workspace(torch.device("cpu"))) as engine:
+        assert engine(x=torch.ones(2))["y"].tolist() == [2.0, 2.0]
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark

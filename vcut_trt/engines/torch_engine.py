@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -67,7 +68,7 @@ class TorchEngine(BaseEngine):
         output = tensors[self.outputs[0].name]
 
         def run() -> None:
-            with torch.inference_mode(), out_of_memory("a module's activations"):
+            with torch.inference_mode(), timed_convolutions(), out_of_memory("a module's activations"):
                 output.copy_(self._module(*arguments))
 
         if not self._captures:
@@ -76,6 +77,20 @@ class TorchEngine(BaseEngine):
 
     def _free(self) -> None:
         self._module = None
+
+
+@contextmanager
+def timed_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms at a convolution's first run, and keep the fastest: shapes never change here.
+
+    Two processes may settle on different ones, whose results differ by rounding. On the CPU it changes nothing.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class ModuleOpener(BaseOpener):
