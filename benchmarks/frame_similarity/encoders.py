@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vcut_trt.errors import VcutError
-from vcut_trt.runtime.preprocessor import quiet_transformers
+from vcut_trt.work.quiet import quiet_transformers
 
 Encoder = Callable[[Sequence[Image.Image]], Tensor]
 """n pictures → (n, channels), fp32, each row of length 1."""

@@ -10,7 +10,7 @@ import torch
 
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import CheckpointError
-from vcut_trt.runtime.preprocessor import quiet_transformers
+from vcut_trt.work.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from diffusers import StableVideoDiffusionPipeline

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +11,7 @@ from vcut_trt.errors import ImageValueError
 from vcut_trt.runtime.image import to_rgb
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.video import VideoSpec
+from vcut_trt.work.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,19 +67,6 @@ class ImagePreprocessor:
         # Resized as [−1, 1], as Stability's code does. CLIPImageProcessor would then only subtract and divide.
         resized = (self._resize(picture * 2 - 1, (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
         return (resized - self._mean) / self._std
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide that transformers' image processors would like torchvision, which nothing here needs."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _as_list(images: ImageInput) -> list[Image.Image] | list[Tensor]:
