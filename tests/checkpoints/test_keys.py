@@ -43,7 +43,7 @@ def test_a_key_that_the_model_does_not_have_is_refused_when_the_checkpoint_is_op
         ("model_ema.decay", "EMA"),
         ("shadow_params.0", "EMA"),
         ("conv_in.weight_scale", "Quantised"),
-        ("model.diffusion_model.time_embed.0.weight", "save the model with diffusers"),
+        ("model.diffusion_model.time_embed.0.weight", "a whole model with --model, a UNet with --unet"),
         ("text_model.embeddings.token_embedding.weight", "text half"),
     ],
 )

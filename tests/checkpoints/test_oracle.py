@@ -106,7 +106,7 @@ def test_the_image_encoder_and_what_is_done_to_pictures(checkpoint: SingleFileCh
         assert relative_error(tower(pixels).image_embeds, MADE[embedding]) < TOLERANCE
 
 
-@pytest.mark.parametrize("smallest", [1.0, 1.5])
+@pytest.mark.parametrize("smallest", [1.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_sampled_video(smallest: float, single_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with vcut_trt.load_pretrained(
         str(single_file), like="svd-xt", device="cpu", cross_attention="exact", **SIZE

@@ -82,9 +82,14 @@ def test_a_part_reads_its_own_tensors_alone(mini: Path, part: str, monkeypatch: 
     assert all(key.startswith(beginnings[part]) for key in read)
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature, in fp16. Read only."""
+    return write_miniature(tmp_path_factory.mktemp("half") / "svd_xt.safetensors", torch.float16)
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_fp16_files_give_the_rounded_weights(mini: Path, part: str, tmp_path: Path) -> None:
-    half = write_miniature(tmp_path / "svd_xt.safetensors", torch.float16)
+def test_fp16_files_give_the_rounded_weights(mini: Path, half: Path, part: str) -> None:
     expected = getattr(SingleFileCheckpoint(mini, like=Like.SVD), part)(torch.float16)
     for dtype in (torch.float16, torch.float32):
         came = getattr(SingleFileCheckpoint(half, like=Like.SVD), part)(dtype)

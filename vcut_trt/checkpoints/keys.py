@@ -35,7 +35,7 @@ CAUSES: Mapping[str, str] = {
     ),
     r"exp_avg|optimizer|global_step": "The state of a training run was saved, not a model: save the model alone.",
     r"^(model\.diffusion_model|first_stage_model|conditioner|input_blocks|output_blocks|middle_block)\.": (
-        "They are named as in the authors' layout: save the model with diffusers."
+        "They are named as in the authors' layout. Name the file: a whole model with --model, a UNet with --unet."
     ),
     r"text_model|text_projection|logit_scale": "CLIP's text half has no place here: save its vision half alone.",
 }
