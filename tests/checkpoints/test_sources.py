@@ -165,11 +165,11 @@ def test_what_lies_on_the_disk_is_never_taken_for_a_hub_id(
     monkeypatch.chdir(tmp_path)
     Path("models").mkdir()
     Path(model).symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=f"{model} is no folder; expected is one in diffusers' layout"):
+    with pytest.raises(ConfigError, match=f"{model} is neither a file nor a folder"):
         open_checkpoint(model, revision=None, precision=Precision.FP16)
     Path(model).unlink()
     Path(model).write_text("notes")
-    with pytest.raises(ConfigError, match=f"{model} is no folder"):
+    with pytest.raises(ConfigError, match=f"{model} is no .safetensors file"):
         open_checkpoint(model, revision=None, precision=Precision.FP16)
 
 
@@ -182,7 +182,7 @@ def test_a_mistyped_folder_is_told_that_there_is_no_such_folder_either(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=f"If a folder is meant: there is no {tmp_path}/models/svd-xt"):
+    with pytest.raises(CheckpointError, match=f"If a folder or a file is meant: there is no {tmp_path}/models/svd-xt"):
         open_checkpoint("models/svd-xt", revision=None, precision=Precision.FP16)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint("svd-xt", revision=None, precision=Precision.FP16)

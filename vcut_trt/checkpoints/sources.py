@@ -79,8 +79,8 @@ def _open_base(
     model: str, revision: str | None, choice: WeightChoice, *, random_weights: bool, like: Like | None
 ) -> Checkpoint:
     """The model itself. See `open_checkpoint`."""
-    path = Path(model)
-    if model and path.is_file() and not random_weights:
+    path, is_here = Path(model), _exists(model)
+    if is_here and path.is_file() and not random_weights:
         return _single_file(path, revision, choice.variant, like)
     if like is not None:
         raise ConfigError(f"{model} is no single file, and says itself how many frames it makes; leave --like out")
@@ -93,7 +93,7 @@ def _open_base(
             if value is not None:
                 raise ConfigError(f"{model} with random weights has no {option}; leave --{option} out")
         return RandomCheckpoint(model, architecture)
-    if _exists(model):
+    if is_here:
         if not path.is_dir():
             raise ConfigError(
                 f"{model} is neither a file nor a folder; expected is a single file in the authors' layout, or a "
