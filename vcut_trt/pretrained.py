@@ -20,7 +20,7 @@ from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
 from vcut_trt.export.graphs import graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
-from vcut_trt.spec.choices import CfgMode, CrossAttention, Like, chosen
+from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode, CrossAttention, Like, chosen
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
@@ -35,7 +35,7 @@ class PretrainedConfig:
 
     video: VideoSpec
     precision: Precision
-    cross_attention: CrossAttention = CrossAttention.PAPER
+    cross_attention: CrossAttention = DEFAULT_CROSS_ATTENTION
     cfg: CfgMode = CfgMode.BATCHED
     execution: Execution = Execution.EAGER
     residency: Residency = Residency.AUTO
@@ -53,7 +53,7 @@ def load_pretrained(
     loras: Sequence[str] = (),
     device: str = "auto",
     precision: Precision | str | None = None,
-    cross_attention: CrossAttention | str = CrossAttention.PAPER,
+    cross_attention: CrossAttention | str = DEFAULT_CROSS_ATTENTION,
     cfg: CfgMode | str = CfgMode.BATCHED,
     execution: Execution | str = Execution.EAGER,
     residency: Residency | str = Residency.AUTO,

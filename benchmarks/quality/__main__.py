@@ -19,7 +19,7 @@ from benchmarks.writing import whole_or_nothing
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import DeviceOption
 from vcut_trt.commands.streams import run
-from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
@@ -29,7 +29,7 @@ def main(
     output: options.OutputOption,
     revision: options.RevisionOption = None,
     random_weights: options.RandomWeightsOption = False,
-    cross_attention: options.CrossAttentionOption = CrossAttention.PAPER,
+    cross_attention: options.CrossAttentionOption = DEFAULT_CROSS_ATTENTION,
     precision: Annotated[
         Precision | None, typer.Option(help="Of both sides. Default: fp16 (tiny: fp32).", show_default=False)
     ] = None,

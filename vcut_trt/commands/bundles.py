@@ -38,7 +38,7 @@ from vcut_trt.commands.views import show_bundle, show_checks, show_manifest
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
 from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse_targets
-from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode
 from vcut_trt.spec.graphs import OPSETS
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 from vcut_trt.work.staging import check_stageable
@@ -62,7 +62,7 @@ def export(
     videos: VideosOption = 1,
     decode_chunk: DecodeChunkOption = None,
     precision: PrecisionOption = None,
-    cross_attention: CrossAttentionOption = CrossAttention.PAPER,
+    cross_attention: CrossAttentionOption = DEFAULT_CROSS_ATTENTION,
     cfg: CfgOption = CfgMode.BATCHED,
     cut_step: CutStepOption = DEFAULT_CUT_STEP,
     opset: OpsetOption = OPSETS[0],

@@ -26,7 +26,7 @@ from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import save_graphs, trace
-from vcut_trt.spec.choices import CfgMode, CrossAttention
+from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode, CrossAttention
 from vcut_trt.spec.graphs import OPSETS, decoder_graphs, graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
@@ -55,7 +55,7 @@ class ExportConfig:
     video: VideoSpec
     precision: Precision
     output: Path
-    cross_attention: CrossAttention = CrossAttention.PAPER
+    cross_attention: CrossAttention = DEFAULT_CROSS_ATTENTION
     cfg: CfgMode = CfgMode.BATCHED
     cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
     opset: int = OPSETS[0]

@@ -39,6 +39,10 @@ class CrossAttention(str, Enum):
     ORIGINAL = "original"  # untouched
 
 
+DEFAULT_CROSS_ATTENTION = CrossAttention.PAPER
+"""What export and PyTorch's pipeline do where the user says nothing."""
+
+
 class CfgMode(str, Enum):
     """How the conditional and the unconditional half of a guided step run."""
 
