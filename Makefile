@@ -8,10 +8,12 @@ READY  := $(VENV)/.ready
 
 demo: venv
 	$(BIN)/vcut-export --model tiny --target a10 --target l4 --output build/tiny
-	$(BIN)/python -m examples.picture build/picture.png
+	$(BIN)/python -m examples.miniature.world build/picture.png
 	$(BIN)/vcut generate build/tiny build/picture.png --output build/clip.mp4 --steps 25 --cut-step 17 --seed 0
+	$(BIN)/python -m benchmarks.side_by_side build/tiny build/picture.png --output build/sheet.png --animation build/clip.gif
 	@echo
-	@echo "The video:  build/clip.mp4"
+	@echo "The video:  build/clip.mp4, moving in a browser: build/clip.gif"
+	@echo "Beside stock diffusers:  build/sheet.png"
 	@echo "The plans:  $$(ls -d build/tiny/plans/*)"
 	@ls -l build/tiny/plans/*
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vcut_trt.bundle.bundle import Bundle
-    from vcut_trt.checkpoints.base import Checkpoint
     from vcut_trt.work.progress import Progress
 
 STEPS = REFERENCE_STEPS
@@ -90,6 +89,7 @@ def make_clips(
     import torch
 
     from benchmarks.quality.measure import make_clip
+    from vcut_trt.checkpoints import recorded
     from vcut_trt.measure.stock import stock_pipeline
     from vcut_trt.runtime.pipeline import VCutPipeline
     from vcut_trt.spec.schedule import CutSchedule
@@ -103,7 +103,8 @@ def make_clips(
         "decode_chunk_size": manifest.video.decode_chunk,
     }
     with progress.stage(f"stock diffusers: {steps} steps"):
-        stock = stock_pipeline(open_recorded_checkpoint(bundle, model), torch.device("cpu"), torch.float32)
+        checkpoint = recorded.open_recorded(manifest.model, precision=manifest.precision, model=model)
+        stock = stock_pipeline(checkpoint, torch.device("cpu"), torch.float32)
         clips = {"stock\ndiffusers": make_clip(stock, picture, seed, steps, {**arguments, **sizes}).frames}
         del stock
     with progress.stage("open engines"):
@@ -113,19 +114,6 @@ def make_clips(
             with progress.stage(f"{' '.join(name.split())}: {steps} steps"):
                 clips[name] = make_clip(pipeline, picture, seed, steps, {**arguments, "cut_step": cut_step}).frames
     return clips
-
-
-def open_recorded_checkpoint(bundle: Bundle, model: str | None) -> Checkpoint:
-    """The checkpoint that a bundle was made from, or where it lies now."""
-    from vcut_trt.checkpoints.sources import open_checkpoint
-
-    record = bundle.manifest.model
-    return open_checkpoint(
-        model or record.id,
-        revision=None if model else record.revision,
-        precision=bundle.manifest.precision,
-        random_weights=record.random_weights,
-    )
 
 
 def arrange(picture: Image.Image, clips: Mapping[str, Tensor]) -> tuple[list[str], list[tuple[str, Tensor]]]:

@@ -11,6 +11,5 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a module of ours: if it is 
     refuse_library_modules(
         __name__,
         Path(__file__).parent,
-        "The examples: python -m examples.picture; world, train and evaluate of examples.miniature; "
-        "examples/triton_client.py",
+        "The examples: world, train and evaluate of examples.miniature; examples/triton_client.py",
     )

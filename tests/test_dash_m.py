@@ -33,7 +33,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_commands_are_found_and_so_are_their_parts() -> None:
-    assert {"vcut_trt.__main__", "benchmarks.tables", "benchmarks.latency.__main__", "examples.picture"} <= {*COMMANDS}
+    assert {"vcut_trt.__main__", "benchmarks.tables", "benchmarks.latency.__main__", "examples.miniature.world"} <= {
+        *COMMANDS
+    }
     assert {"vcut_trt.errors", "benchmarks.cells", "benchmarks.latency.plot"} <= MODULES.keys() - {*COMMANDS}
 
 

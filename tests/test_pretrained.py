@@ -81,9 +81,10 @@ def test_a_cuda_graph_on_the_cpu_is_refused(execution: Execution) -> None:
         nano(execution)
 
 
-def test_it_loads_what_its_name_says_in_the_models_own_size() -> None:
-    with vcut_trt.load_pretrained("tiny", device="cpu", frames=4) as pipeline:
-        assert (pipeline.video.frames, pipeline.video.height, pipeline.video.width) == (4, 128, 192)
+@pytest.mark.parametrize(("random_weights", "size"), [(False, (64, 64)), (True, (128, 192))])
+def test_it_loads_what_its_name_says_in_the_models_own_size(random_weights: bool, size: tuple[int, int]) -> None:
+    with vcut_trt.load_pretrained("tiny", device="cpu", frames=4, random_weights=random_weights) as pipeline:
+        assert (pipeline.video.frames, pipeline.video.height, pipeline.video.width) == (4, *size)
         assert (pipeline.precision, pipeline.device.type) == (Precision.FP32, "cpu")
 
 

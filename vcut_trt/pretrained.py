@@ -85,8 +85,8 @@ def load_pretrained(
             where memory does not suffice.
         videos: Made by one call.
         frames: Of a video; the model's own by default.
-        height: Pixels, a multiple of 64; 576 by default, 128 for `tiny`.
-        width: Pixels, a multiple of 64; 1024 by default, 192 for `tiny`.
+        height: Pixels, a multiple of 64; 576 by default, 64 for `tiny`, 128 with random weights.
+        width: Pixels, a multiple of 64; 1024 by default, 64 for `tiny`, 192 with random weights.
         decode_chunk: Frames decoded at a time; 8 by default, or all of fewer.
         cut_step: The default cut step of the pipeline's calls, of 25.
 

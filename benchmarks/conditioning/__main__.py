@@ -76,7 +76,7 @@ def main(
             seed=seed,
             device=parse_device(device),
         )
-        pictures = inputs.pictures(images, config.video)
+        pictures = inputs.pictures(images, config.video, Subject.of(opened.checkpoint))
         with whole_or_nothing(output) as folder:
             keep = results.ImageWriter(
                 folder=folder,

@@ -106,7 +106,7 @@ def make_work(
     chosen = precision or (Precision.FP32 if place.type == "cpu" else Precision.FP16)
     unsized = Work(
         model=model,
-        random_weights=random_weights or model in ("tiny", *OWN),
+        random_weights=random_weights or model in ("tiny", *OWN),  # the trained tiny is too small to be timed
         video=VideoSpec(videos=1, frames=1, height=64, width=64, decode_chunk=1),
         precision=chosen,
         device=str(place),

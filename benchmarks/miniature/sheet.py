@@ -12,7 +12,7 @@ from examples.miniature.sheet import lay_out
 from examples.miniature.world import Clip
 
 SCENES = (0, 1, 4)  # a dart that flies to the right, one that flies down, a ball
-SHOWN = ("stock", "stock/ays10", "deepcache/3", "exact/uncut", "exact/c17", "exact/c5", "paper/c17")
+SHOWN = ("stock", "stock/ays10", "deepcache/3", "exact/uncut", "exact/c17", "exact/c10", "paper/c17")
 
 
 def draw(made: Sequence[tuple[Contender, Clips]], truth: Sequence[Clip]) -> Image.Image:

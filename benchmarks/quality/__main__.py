@@ -48,7 +48,7 @@ def main(
     from benchmarks.quality import inputs, results, view  # torch takes seconds: not for --help
     from benchmarks.quality.measure import measure
     from benchmarks.quality.report import QualityConfig, as_json
-    from benchmarks.subject import Size, open_model
+    from benchmarks.subject import Size, Subject, open_model
     from vcut_trt.engines.workspace import parse_device
 
     with reporting(debug=False):
@@ -66,7 +66,7 @@ def main(
                 seeds=tuple(range(max(seeds, 0))),
                 device=parse_device(device),
             )
-            pictures = inputs.pictures(images, config.video)
+            pictures = inputs.pictures(images, config.video, Subject.of(opened.checkpoint))
             report, examples = measure(opened.checkpoint, pictures, config, ConsoleProgress())
             results.write(report, examples, folder, tile_width=tile_width)
         if json_line:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.subject import Subject
+from examples.miniature.world import draw_clip, evaluation_seed, to_image
+from vcut_trt.checkpoints.tiny import NAME as TINY
 from vcut_trt.errors import ConfigError
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.image import fit_image, load_image
@@ -27,14 +30,18 @@ def parse_cuts(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--cuts is {text!r}; it takes whole numbers with commas between them: 1,9,17,26") from None
 
 
-def pictures(folder: Path | None, video: VideoSpec) -> list[Image.Image]:
+def pictures(folder: Path | None, video: VideoSpec, subject: Subject) -> list[Image.Image]:
     """Every image of a folder, by name, cropped to the video's shape; drawn ones where no folder is given.
+
+    The trained miniature knows its own world alone: it gets pictures of scenes that its training never drew.
 
     Raises:
         ConfigError: There is no such folder, or nothing is in it.
         ImageError: A file in it is not an image.
     """
-    if folder is None:
+    if folder is None and subject == Subject(model=TINY, revision=None, random_weights=False):
+        images = [to_image(draw_clip(evaluation_seed(index)).frames[0]) for index in range(DRAWN_IMAGES)]
+    elif folder is None:
         images = sample_images(DRAWN_IMAGES)
     elif folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

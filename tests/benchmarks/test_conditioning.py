@@ -64,7 +64,7 @@ ROUNDING = 1e-4  # relative, of the latents: the fold's 1e-5 over the steps
 
 @pytest.fixture(scope="module")
 def image() -> Image.Image:
-    return pictures(None, NANO_VIDEO)[0]
+    return pictures(None, NANO_VIDEO, Subject.of(checkpoint()))[0]
 
 
 Gated = tuple[VCutPipeline, EmbeddingGate]

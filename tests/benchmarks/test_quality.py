@@ -27,7 +27,9 @@ from benchmarks.quality.measure import Clip, Examples, compare, measure
 from benchmarks.quality.report import Figure, QualityConfig, Report, summarize
 from benchmarks.quality.sheet import amplification, contact_sheet, shown_frames
 from benchmarks.quality.view import notes, show
+from benchmarks.subject import Subject
 from benchmarks.writing import whole_or_nothing
+from examples.miniature.world import draw_clip, evaluation_seed, to_image
 from tests.conftest import NANO_VIDEO
 from tests.models import NANO, checkpoint
 from tests.parity.stock import parts
@@ -39,6 +41,7 @@ from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.precision import Precision
+from vcut_trt.spec.video import VideoSpec
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 STEPS, CUTS, SEEDS = 4, (1, 3, 4, 5), (0, 1)
@@ -56,7 +59,7 @@ STOCK_SIZES = {"height": 64, "width": 128, "num_frames": 6, "decode_chunk_size":
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    return pictures(None, NANO_VIDEO)[:1]
+    return pictures(None, NANO_VIDEO, Subject.of(checkpoint()))[:1]
 
 
 @pytest.fixture(scope="module")
@@ -313,12 +316,22 @@ def test_people_are_told_what_the_figures_mean(report: Report, capsys: pytest.Ca
 def test_images_come_from_a_folder_in_order_of_their_names(tmp_path: Path) -> None:
     for name, level in (("b.png", 200), ("a.png", 10), (".hidden", 0)):
         Image.new("RGB", (300, 200), (level, level, level)).save(tmp_path / name, format="PNG")
-    found = pictures(tmp_path, NANO_VIDEO)
+    found = pictures(tmp_path, NANO_VIDEO, Subject.of(checkpoint()))
     assert [image.size for image in found] == [(128, 64)] * 2
     assert [image.getpixel((0, 0)) for image in found] == [(10, 10, 10), (200, 200, 200)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no file"):
-        pictures(tmp_path / "empty", NANO_VIDEO)
+        pictures(tmp_path / "empty", NANO_VIDEO, Subject.of(checkpoint()))
+
+
+def test_the_trained_miniature_is_shown_its_own_world() -> None:
+    trained = Subject(model="tiny", revision=None, random_weights=False)
+    video = VideoSpec(videos=1, frames=8, height=64, width=64, decode_chunk=8)
+    first, second = pictures(None, video, trained)
+    assert first.tobytes() == to_image(draw_clip(evaluation_seed(0)).frames[0]).tobytes()
+    assert first.tobytes() != second.tobytes()
+    random = replace(trained, random_weights=True)
+    assert pictures(None, video, random)[0].tobytes() not in (first.tobytes(), second.tobytes())
 
 
 def test_the_recorded_results_are_those_of_an_exact_miniature() -> None:

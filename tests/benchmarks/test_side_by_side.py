@@ -15,6 +15,7 @@ from benchmarks import side_by_side
 from benchmarks.side_by_side import arrange, make_clips, write_gif
 from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.checkpoints import recorded
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.runtime.image import fit_image
 from vcut_trt.spec.clip import Fit
@@ -31,7 +32,7 @@ def run(*words: object) -> tuple[int, str]:
 def test_uncut_is_stock_and_the_cut_is_not(
     nano_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(side_by_side, "open_recorded_checkpoint", lambda *_args: checkpoint())
+    monkeypatch.setattr(recorded, "open_recorded", lambda *_args, **_named: checkpoint())
     monkeypatch.setattr(side_by_side, "STEPS", 4)
     video = nano_bundle.manifest.video
     picture = fit_image(sample_images(1)[0], width=video.width, height=video.height, fit=Fit.CROP)

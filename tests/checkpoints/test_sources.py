@@ -207,7 +207,7 @@ def test_random_weights_need_an_architecture_of_the_family() -> None:
 
 def test_random_weights_have_no_variants() -> None:
     with pytest.raises(ConfigError, match="tiny with random weights has no variant; leave --variant out"):
-        open_checkpoint("tiny", revision=None, precision=Precision.FP32, variant="fp16")
+        open_checkpoint("tiny", revision=None, precision=Precision.FP32, variant="fp16", random_weights=True)
 
 
 def test_only_the_hub_has_revisions(saved: Path) -> None:
@@ -344,10 +344,11 @@ def test_random_weights_differ_between_layers() -> None:
 
 
 def test_tiny_is_deterministic_and_has_all_32_cross_attentions() -> None:
-    opened = open_checkpoint("tiny", revision=None, precision=Precision.FP32)
+    opened = open_checkpoint("tiny", revision=None, precision=Precision.FP32, random_weights=True)
     unet = opened.unet(torch.float32)
     assert sum(1 for name, _ in unet.named_modules() if name.endswith(".attn2")) == 32
-    assert_same_weights(unet, open_checkpoint("tiny", revision=None, precision=Precision.FP32).unet(torch.float32))
+    again = open_checkpoint("tiny", revision=None, precision=Precision.FP32, random_weights=True)
+    assert_same_weights(unet, again.unet(torch.float32))
 
 
 def test_the_family_differs_in_frames_alone() -> None:

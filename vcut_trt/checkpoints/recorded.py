@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vcut_trt.bundle.manifest import ModelRecord, ReadFile, SourceRecord
-from vcut_trt.checkpoints import sources
+from vcut_trt.checkpoints import sources, tiny
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.changed_unet import WithLoras, WithUNet
 from vcut_trt.checkpoints.configs import CONFIG_FILES
@@ -130,6 +130,8 @@ def _folder(record: ModelRecord, source: SourceRecord, model: str | None) -> Pat
         if not is_hub_id(hub_id):
             raise ConfigError(f"{model} is neither a folder nor a hub id: --model says where the checkpoint lies now")
         return download_files(hub_id, None, paths)
+    if model is None and source.place == tiny.NAME:
+        return tiny.TRAINED
     if model is None and record.revision is not None:
         return download_files(source.place, record.revision, paths)
     folder = Path(source.place if model is None else model)

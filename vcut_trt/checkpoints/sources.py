@@ -17,7 +17,8 @@ from vcut_trt.checkpoints.lora import LoraChoice
 from vcut_trt.checkpoints.random_weights import RandomCheckpoint
 from vcut_trt.checkpoints.single_file import SingleFileCheckpoint
 from vcut_trt.checkpoints.svd import FAMILY, HUB_IDS, Architecture
-from vcut_trt.checkpoints.tiny import TINY
+from vcut_trt.checkpoints.tiny import NAME as TINY_NAME
+from vcut_trt.checkpoints.tiny import TINY, TrainedMiniature
 from vcut_trt.checkpoints.unet_source import open_unet
 from vcut_trt.checkpoints.weights import PLAIN, WeightChoice
 from vcut_trt.errors import ConfigError
@@ -26,7 +27,7 @@ from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.video import VideoSpec, default_decode_chunk
 from vcut_trt.work.progress import SILENT, Progress
 
-ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, "tiny": TINY}
+ARCHITECTURES: Mapping[str, Architecture] = {**FAMILY, TINY_NAME: TINY}
 """Those that are known by name."""
 
 
@@ -84,7 +85,7 @@ def _open_base(
         return _single_file(path, revision, choice.variant, like)
     if like is not None:
         raise ConfigError(f"{model} is no single file, and says itself how many frames it makes; leave --like out")
-    if model == "tiny" or random_weights:
+    if random_weights:
         architecture = ARCHITECTURES.get(model)
         if architecture is None:
             known = ", ".join(ARCHITECTURES)
@@ -93,6 +94,11 @@ def _open_base(
             if value is not None:
                 raise ConfigError(f"{model} with random weights has no {option}; leave --{option} out")
         return RandomCheckpoint(model, architecture)
+    if model == TINY_NAME:
+        for option, value in (("revision", revision), ("variant", choice.variant)):
+            if value is not None:
+                raise ConfigError(f"{model} comes with vcut_trt and has no {option}; leave --{option} out")
+        return TrainedMiniature(choice)
     if is_here:
         if not path.is_dir():
             raise ConfigError(
@@ -104,7 +110,7 @@ def _open_base(
         return _chosen(FolderCheckpoint(path, model_id=model, revision=None, choose=choice), choice.variant)
     hub_id = HUB_IDS.get(model, model)
     if not is_hub_id(hub_id):
-        names = ", ".join([*HUB_IDS, "tiny"])
+        names = ", ".join([*HUB_IDS, TINY_NAME])
         raise ConfigError(f"unknown model {model!r}; use {names}, a hub id (owner/name), an existing folder or file")
     nor = "" if model in HUB_IDS else f" If a folder or a file is meant: there is no {path.absolute()}."
     folder = download(hub_id, revision, choice, nor)

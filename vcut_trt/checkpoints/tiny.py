@@ -1,13 +1,40 @@
-"""The miniature: SVD's architecture at 1/10 of its width, for tests, demonstrations and a first look.
+"""The miniature, twice.
 
-Every block type, all 16 + 16 cross-attentions and the 4 levels of the VAE are there; the channels, CLIP's depth and the
-picture are small. Its weights are random and the same on every run, so its videos show textures, not scenes.
+tiny                      trained: a small world of darts and balls, 8 frames of 64 × 64; its weights come with the
+                          package. How they were made: `vcut_trt/data/miniature/README.md`
+tiny --random-weights     every block type of SVD, all 16 + 16 cross-attentions and the 4 levels of the VAE at 1/10 of
+                          their width; the same numbers on every run, and videos that show textures, not scenes
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from vcut_trt.bundle.manifest import SourceRecord
+from vcut_trt.checkpoints.folder import FolderCheckpoint
 from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, SCHEDULER, Architecture
+from vcut_trt.checkpoints.weights import WeightChoice
 from vcut_trt.spec.precision import Precision
+
+NAME = "tiny"
+TRAINED = Path(__file__).parents[1] / "data" / "miniature"
+"""The trained weights, in diffusers' layout."""
+
+TRAINED_HEIGHT, TRAINED_WIDTH = 64, 64  # pixels of the videos that it was trained on
+
+
+class TrainedMiniature(FolderCheckpoint):
+    """The trained miniature. See `Checkpoint`."""
+
+    def __init__(self, choose: WeightChoice) -> None:
+        super().__init__(TRAINED, model_id=NAME, revision=None, choose=choose)
+        self.height, self.width = TRAINED_HEIGHT, TRAINED_WIDTH
+
+    def sources(self) -> tuple[SourceRecord, ...]:
+        """Its files. They come with the package, wherever that is installed."""
+        (source,) = super().sources()
+        return (source.model_copy(update={"place": NAME}),)
+
 
 TINY = Architecture(
     unet={

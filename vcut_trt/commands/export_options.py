@@ -63,10 +63,14 @@ FramesOption = Annotated[
     int | None, typer.Option(help="Frames of a video. Default: the model's own.", show_default=False)
 ]
 HeightOption = Annotated[
-    int | None, typer.Option(help="Pixels, a multiple of 64. Default: 576 (tiny: 128).", show_default=False)
+    int | None,
+    typer.Option(help="Pixels, a multiple of 64. Default: 576; tiny: 64, with random weights 128.", show_default=False),
 ]
 WidthOption = Annotated[
-    int | None, typer.Option(help="Pixels, a multiple of 64. Default: 1024 (tiny: 192).", show_default=False)
+    int | None,
+    typer.Option(
+        help="Pixels, a multiple of 64. Default: 1024; tiny: 64, with random weights 192.", show_default=False
+    ),
 ]
 VideosOption = Annotated[int, typer.Option(help="Videos made by one call.")]
 DecodeChunkOption = Annotated[
