@@ -73,6 +73,8 @@ def save_checkpoint(stages: Path, output: Path, *, with_decoder: bool = True) ->
     extractor = {"image_processor_type": "CLIPImageProcessor", **FEATURE_EXTRACTOR}
     _write_json(staged / "feature_extractor" / "preprocessor_config.json", extractor)
     _write_json(staged / "model_index.json", MODEL_INDEX)
+    for path in staged.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner alone
     if (output / "README.md").is_file():
         shutil.copyfile(output / "README.md", staged / "README.md")
     shutil.rmtree(output, ignore_errors=True)

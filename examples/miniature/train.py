@@ -55,8 +55,8 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder of the checkpoint that is made, in diffusers' layout.")] = OUTPUT,
     image_encoder_steps: Steps = 2000,
     vae_steps: Steps = 1200,
-    unet_steps: Steps = 6400,
-    decoder_steps: Steps = 700,
+    unet_steps: Steps = 5200,
+    decoder_steps: Steps = 600,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16/--float32", help="Multiply in bf16: faster on CPUs that can (AVX512_BF16, AMX).")
     ] = True,

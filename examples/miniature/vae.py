@@ -79,7 +79,7 @@ class DecoderPart:
 
     name = "decoder"
 
-    def __init__(self, vae: AutoencoderKLTemporalDecoder, *, steps: int, clips_from: float = 0.5) -> None:
+    def __init__(self, vae: AutoencoderKLTemporalDecoder, *, steps: int, clips_from: float = 0.4) -> None:
         self.vae = vae
         vae.decoder.requires_grad_(True)
         self.steps = steps
