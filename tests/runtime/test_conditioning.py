@@ -59,7 +59,11 @@ def test_a_list_of_another_length_is_refused(count: int) -> None:
         check_generator(seeds(*range(count)), 2, CPU)
 
 
-@pytest.mark.parametrize("wrong", [42, "0", [torch.Generator(), None], (torch.Generator(), torch.Generator())], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [42, "0", [torch.Generator(), None], (torch.Generator(), torch.Generator())],
+    ids=["a number", "a text", "a list with a gap", "a tuple"],  # not their texts: addresses differ between processes
+)
 def test_what_is_no_generator_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"use torch\.Generator"):
         check_generator(wrong, 2, CPU)
