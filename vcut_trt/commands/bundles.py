@@ -44,7 +44,9 @@ from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 from vcut_trt.work.staging import check_stageable
 
 if TYPE_CHECKING:
+    from vcut_trt.checkpoints.base import Checkpoint
     from vcut_trt.engines.tensorrt.build import BuildConfig
+    from vcut_trt.work.progress import Progress
 
 
 def export(
@@ -75,9 +77,7 @@ def export(
     """Make a bundle of a checkpoint: five ONNX graphs, and TensorRT plans."""
     with reporting(debug=debug):
         build = _wanted_plans(target, tensorrt, allow_unfused)
-        place = output or _usual_place(model)
-        check_stageable(place)
-        check_replaceable(place)
+        place = _checked_place(output or _usual_place(model))
         progress = ConsoleProgress()
 
         from vcut_trt.checkpoints.sources import default_precision, open_checkpoint, video_spec
@@ -106,14 +106,26 @@ def export(
             opset=opset,
             plan_folders=int(build is not None),
         )
-        if checkpoint.random_weights:
-            progress.message(
-                f"{model}: RANDOM weights. The videos show nothing; time and memory are those of the model."
-            )
+        _warn_of_random_weights(checkpoint, progress)
         bundle = export_bundle(checkpoint, config, progress)
         if build is not None:
             bundle = build_plans(bundle, build, progress)
         show_bundle(bundle, as_json=as_json)
+
+
+def _checked_place(place: Path) -> Path:
+    """The bundle's place, once it is known that it can be written and holds nothing but a bundle."""
+    check_stageable(place)
+    check_replaceable(place)
+    return place
+
+
+def _warn_of_random_weights(checkpoint: Checkpoint, progress: Progress) -> None:
+    if checkpoint.random_weights:
+        told = (
+            f"{checkpoint.model_id}: RANDOM weights. The videos show nothing; time and memory are those of the model."
+        )
+        progress.message(told)
 
 
 def _wanted_plans(target: list[str] | None, tensorrt: FlavourChoice, allow_unfused: bool) -> BuildConfig | None:

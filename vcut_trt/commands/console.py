@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -111,3 +112,8 @@ def fail(message: str, code: int) -> None:
     """Say why on stderr and exit."""
     print(message, file=sys.stderr)
     raise typer.Exit(code)
+
+
+def begin_log(level: int) -> None:
+    """Log to stderr, a line for each record."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vcut_trt.bundle.bundle import Bundle
-from vcut_trt.commands.console import ConsoleProgress, fail, reporting
+from vcut_trt.commands.console import ConsoleProgress, begin_log, fail, reporting
 from vcut_trt.commands.options import (
     BackendOption,
     BundleArgument,
@@ -51,7 +51,7 @@ from vcut_trt.commands.server_options import (
     WarmUpOption,
     WarmUpTimeoutOption,
 )
-from vcut_trt.commands.views import show_batch
+from vcut_trt.commands.views import show_batch, what_is_missing
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
@@ -118,9 +118,8 @@ def serve(
         need("fastapi", "uvicorn", "prometheus_client", "python_multipart", extra="serve")
         opened = Bundle.open(bundle)
 
+        from vcut_trt.serving import server
         from vcut_trt.serving.jobs.service import ServiceConfig
-        from vcut_trt.serving.server import ServerConfig
-        from vcut_trt.serving.server import serve as run_server
         from vcut_trt.serving.worker.process import worker_command
 
         limits = UserLimits(
@@ -132,16 +131,14 @@ def serve(
             keep_hours=keep_hours,
             keep_gb=keep_gb,
         ).limits()
-        place = data or opened.root.resolve().with_name(f"{opened.root.resolve().name}-jobs")
+        place = data or _usual_data(opened)
         service = ServiceConfig(bundle=opened, data=place, keys=keys, residency=residency, limits=limits)
         worker = worker_command(
             str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs, warm_up=warm_up
         )
-        logging.basicConfig(
-            level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        run_server(
-            ServerConfig(
+        begin_log(logging.DEBUG if debug else logging.INFO)
+        server.serve(
+            server.ServerConfig(
                 service=service,
                 worker=worker,
                 host=host,
@@ -153,6 +150,12 @@ def serve(
                 allowed_hosts=tuple(allowed_host or ()),
             )
         )
+
+
+def _usual_data(bundle: Bundle) -> Path:
+    """The folder of a server's jobs, beside its bundle."""
+    root = bundle.root.resolve()
+    return root.with_name(f"{root.name}-jobs")
 
 
 def keys(
@@ -232,16 +235,7 @@ def batch(
         )
         report = run_batch(config, ConsoleProgress())
         show_batch(report, as_json=as_json)
-        missed = []
-        if report.failures:
-            first, record = report.failures[0].message, output / FAILED_FILE
-            missed.append(f"{report.failed} failed; the first: {first}; all are in {record}")
-        if report.left_out:
-            item = report.left_out[0]
-            missed.append(
-                f"{len(report.left_out)} left out; the first: {item.path}: {item.reason}. What need not become videos, "
-                "exclude: --exclude GLOB"
-            )
+        missed = what_is_missing(report, output / FAILED_FILE)
         if missed:
             fail(f"error: {'. '.join(missed)}", 1)
 

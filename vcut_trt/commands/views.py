@@ -15,6 +15,8 @@ from vcut_trt.bundle.memory import GIB, memory_needs
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vcut_trt.batch.run import BatchReport
     from vcut_trt.engines.backends import BackendChoice
     from vcut_trt.measure.bench import BenchConfig, CutTiming
@@ -157,6 +159,20 @@ def show_batch(report: BatchReport, *, as_json: bool) -> None:
     counts = f"{report.made} made, {report.skipped} were there, {report.failed} failed{left_out}"
     text = f"{counts}, in {report.seconds:.1f} s"
     show_answer(answer, text, as_json=as_json)
+
+
+def what_is_missing(report: BatchReport, record: Path) -> list[str]:
+    """What did not become a video, and why; `record` is the file that has all of it."""
+    missed = []
+    if report.failures:
+        missed.append(f"{report.failed} failed; the first: {report.failures[0].message}; all are in {record}")
+    if report.left_out:
+        item = report.left_out[0]
+        missed.append(
+            f"{len(report.left_out)} left out; the first: {item.path}: {item.reason}. What need not become videos, "
+            "exclude: --exclude GLOB"
+        )
+    return missed
 
 
 def show_manifest(bundle: Bundle, gpu_bytes: int, *, as_json: bool) -> None:
