@@ -9,7 +9,8 @@ Writes `evaluation.json` and `evaluation.png`, a contact sheet of 12 clips besid
     guided           diffusers' pipeline with guidance 1 → 3
     conditional      the same without guidance
     unconditional    the same with image and embedding hidden from the UNet
-    laws             the speed of clips against motion bucket and frame rate, changed one at a time
+    speed            how the speed of the guided clips follows motion bucket and frame rate over all pictures
+    laws             the same with one picture and one of the two changed at a time
 """
 
 from __future__ import annotations
@@ -116,10 +117,24 @@ def evaluate(
             name: {figure: asdict(interval) for figure, interval in summary(row).items()}
             for name, row in scores.items()
         },
+        "speed": speed_figures(clips, scores["guided"]),
         "laws": _laws(progress, pipeline, plan) if plan.law_pictures else {},
         "clips": [_record(clip, each) for clip, each in zip(clips, scores["guided"], strict=True)],
     }
     return _rounded(report), [*zip(clips, made["guided"], strict=True)][:SHOWN]
+
+
+def speed_figures(clips: Sequence[Clip], scores: Sequence[Score]) -> dict[str, float]:
+    """How the speed of clips of different pictures follows its two causes: the other one is divided out."""
+    from examples.miniature.scores import correlation
+
+    pairs = [(clip.scene, each.speed_px) for clip, each in zip(clips, scores, strict=True)]
+    by_bucket = [(scene.motion_bucket_id, speed * scene.fps) for scene, speed in pairs]
+    by_rate = [(1 / scene.fps, speed / scene.motion_bucket_id) for scene, speed in pairs]
+    return {
+        "correlation_with_motion_bucket_id": correlation(*zip(*by_bucket, strict=True)),
+        "correlation_with_1_over_fps": correlation(*zip(*by_rate, strict=True)),
+    }
 
 
 def contact_sheet(shown: Sequence[tuple[Clip, Tensor]]) -> Any:
@@ -197,6 +212,7 @@ def _show(report: dict[str, Any]) -> None:
         table.add_row(figure, *(f"{cell['mean']:.2f} ± {cell['half_width']:.2f}" for cell in cells))
     console = Console()
     console.print(table)
+    console.print(", ".join(f"{name}: {value:.3f}" for name, value in report["speed"].items()))
     for law, found in report["laws"].items():
         ratios = ", ".join(f"{ratio:.2f}" for ratio in found["speed_ratio"])
         console.print(f"speed by {law}: correlation {found['correlation']:.3f}; against the truth × {ratios}")

@@ -55,6 +55,7 @@ def test_the_report_of_a_pipeline_that_knows_the_truth() -> None:
     for law in report["laws"].values():
         assert law["correlation"] > 0.98  # a dart's and a ball's speeds are measured in two ways
         assert law["speed_ratio"] == pytest.approx([1.0] * len(law["motions"]))
+    assert min(report["speed"].values()) > 0.98
     assert [clip["kind"] for clip in report["clips"][:2]] == ["DART_RIGHT", "DART_DOWN"]
     assert json.loads(json.dumps(report)) == json.loads(json.dumps(report, allow_nan=False))
     assert len(shown) == 6
