@@ -19,6 +19,7 @@ from vcut_trt.checkpoints.svd import FEATURE_EXTRACTOR, SCHEDULER
 
 AVERAGE = "average."
 MEASURED_CLIPS = 20  # whose latents decide the scaling factor
+CALM = 2.0**-5  # what the decoder's last level is scaled by
 
 MODEL_INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
@@ -57,6 +58,25 @@ def trained_unet(folder: Path) -> UNetSpatioTemporalConditionModel:
     return unet.eval().requires_grad_(False)
 
 
+def calm_last_level(vae: AutoencoderKLTemporalDecoder) -> None:
+    """Scale what the decoder's last level adds up, so that it stays within fp16, and leave its frames as they are.
+
+        GroupNorm(s · x) = GroupNorm(x)      up to its ε, for every s > 0
+
+    The residual sum reached 98,000 in training, where fp16 ends at 65,504. Whatever reads it normalises it first,
+    so all that write to it may be scaled alike: the upsampler before it, and each block's last convolution. A power of
+    two rounds nothing.
+    """
+    *_, before, last = vae.decoder.up_blocks
+    writers = [before.upsamplers[0].conv]
+    for block in last.resnets:
+        assert block.spatial_res_block.conv_shortcut is None, "a shortcut scales already: only its bias would"
+        writers += [block.spatial_res_block.conv2, block.temporal_res_block.conv2]
+    with torch.no_grad():
+        for parameter in (parameter for writer in writers for parameter in writer.parameters()):
+            parameter.mul_(CALM)
+
+
 def save_checkpoint(stages: Path, output: Path, *, with_decoder: bool = True) -> None:
     """Write the trained parts as a checkpoint that diffusers' pipeline opens; it appears whole or not at all."""
     staged = output.with_name(f".{output.name}.part")
@@ -67,6 +87,7 @@ def save_checkpoint(stages: Path, output: Path, *, with_decoder: bool = True) ->
         "image_encoder": trained_clip(stages),
         "unet": trained_unet(stages),
     }
+    calm_last_level(parts["vae"])
     for name, part in parts.items():
         part.half().save_pretrained(staged / name, safe_serialization=True)
     EulerDiscreteScheduler(**SCHEDULER).save_pretrained(staged / "scheduler")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLTemporalDecoder
 from safetensors import safe_open
 
 from examples.miniature import evaluate
+from examples.miniature.checkpoint import calm_last_level
 from examples.miniature.clips import animate, open_pipeline
 from examples.miniature.evaluate import MODEL
 from examples.miniature.scores import score
@@ -29,6 +31,26 @@ def test_the_weights_are_few_and_of_half_precision() -> None:
     for path in weights:
         with safe_open(path, framework="pt") as file:
             assert {file.get_slice(name).get_dtype() for name in file.keys()} <= {"F16", "I64"}  # noqa: SIM118
+
+
+def test_nothing_in_the_decoder_comes_near_the_end_of_fp16() -> None:
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(MODEL / "vae", torch_dtype=torch.float32)
+    largest: list[float] = []
+    for module in vae.decoder.modules():
+        module.register_forward_hook(lambda _module, _inputs, output: largest.append(float(output.abs().max())))
+    with torch.no_grad():
+        latents = vae.encode(2 * draw_clip(evaluation_seed(0)).frames - 1).latent_dist.mode()
+        vae.decode(latents, num_frames=len(latents))
+    assert max(largest) < torch.finfo(torch.float16).max / 4
+
+
+def test_calming_a_decoder_leaves_its_frames_as_they_are() -> None:
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(MODEL / "vae", torch_dtype=torch.float32)
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = vae.decode(latents, num_frames=2).sample
+        calm_last_level(vae)
+        assert torch.allclose(vae.decode(latents, num_frames=2).sample, before, atol=1e-4)
 
 
 def test_the_package_takes_every_file_along() -> None:
