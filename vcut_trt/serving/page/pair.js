@@ -117,7 +117,8 @@ class PairPlayer {
       video.controls = false;
       video.loop = false;
       this.on(video, 'click', () => this.toggle());
-      this.on(video, 'pause', () => !video.ended && this.isPlaying && this.pause());
+      // A video that ends pauses too, and tells it late: by then the loop may have begun it anew.
+      this.on(video, 'pause', () => video.paused && !video.ended && this.isPlaying && this.pause());
     }
     this.on(this.lead, 'ended', () => this.isPlaying && this.play(0));
     this.on($('play'), 'click', () => this.toggle());
