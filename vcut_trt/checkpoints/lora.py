@@ -60,9 +60,10 @@ class LoraChoice:
         if not colon or Path(text).exists():
             return cls(path=Path(text))
         try:
-            return cls(path=Path(name), scale=float(number))
+            scale = float(number)
         except ValueError:
             return cls(path=Path(text))
+        return cls(path=Path(name), scale=scale)
 
     def __str__(self) -> str:
         return f"{self.path}:{self.scale:g}"
