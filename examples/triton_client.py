@@ -45,6 +45,8 @@ def one_element(datatype: str, content: bytes) -> np.ndarray[Any, Any]:
     """
     if datatype == "INT64":
         number = int(content)
+        if not -(2**63) <= number < 2**64:
+            raise OverflowError(f"{number} has more than 64 bits")
         return np.array([number], dtype=np.uint64 if number >= 2**63 else np.int64).view(np.int64)
     if datatype == "FP64":
         return np.array([float(content)], dtype=np.float64)

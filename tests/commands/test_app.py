@@ -285,7 +285,8 @@ def test_inspect_as_json(bundle: Path) -> None:
     result = vcut("inspect", bundle, "--json")
     assert result.exit_code == 0
     answer = json.loads(result.stdout)
-    assert answer["model"] == {"id": "nano", "revision": None, "random_weights": True}
+    nothing_more = {"sources": [], "like": None, "unet": None, "loras": []}
+    assert answer["model"] == {"id": "nano", "revision": None, "random_weights": True, **nothing_more}
     assert set(answer["graphs"]) == {"image_encoder", "vae_encoder", "unet_cfg", "unet_single", "vae_decoder"}
     assert answer["memory"] == []
 

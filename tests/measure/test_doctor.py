@@ -210,13 +210,6 @@ def test_an_onnx_runtime_that_does_not_start_on_cuda_is_told_which_one_does(
     assert f'python -m pip install "{command}"' in doctor._matching_onnx_runtime()
 
 
-def test_a_big_bundle_on_a_cpu_is_told_to_take_hours(nano_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "BIG_PIXELS", 1)
-    examination = examine(nano_bundle.root)
-    assert [finding.state for finding in of(examination, "bundle")] == [State.OK, State.NOTE]
-    assert "takes hours on a CPU" in of(examination, "bundle")[1].found
-
-
 def test_a_gpu_that_rtx_does_not_build_for_needs_the_other_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     trt = SimpleNamespace(__version__="1.7.1.116", ILogger=object, ComputeCapability=SimpleNamespace(SM86=1, SM89=2))
     monkeypatch.setattr(probe, "load", lambda _flavour: trt)

@@ -170,7 +170,7 @@ def test_callbacks_see_every_step_and_may_replace_the_latents(nano: VCutPipeline
         ({"height": 576}, "height"),
         ({"num_frames": 25}, "num_frames"),
         ({"decode_chunk_size": 2}, "decode_chunk_size"),
-        ({"num_videos_per_prompt": 2}, "--videos 2"),
+        ({"num_videos_per_prompt": 2}, "--videos"),
         ({"cut_step": 27}, "cut_step"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"sigmas": [1.0, -1.0, 0.0]}, "sigmas"),
