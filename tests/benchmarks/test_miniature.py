@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.progress import SILENT
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 VIDEO = VideoSpec(videos=1, frames=FRAMES, height=HEIGHT, width=WIDTH, decode_chunk=FRAMES)
 WORK = Work(checkpoint=checkpoint(replace(NANO, height=HEIGHT, width=WIDTH)), video=VIDEO, scenes=2)
 CUT = Contender(name="exact/c17", kind=Kind.VCUT, cross_attention=CrossAttention.EXACT, cut_step=17)
@@ -104,3 +106,14 @@ def test_the_table_says_how_to_read_it() -> None:
     assert "say nothing about SVD's own" in text
     sheet = draw(made, truth)
     assert sheet.height > 6 * HEIGHT  # two scenes: the truth, stock and the cut of each
+
+
+def test_the_document_holds_the_recorded_table() -> None:
+    recorded = json.loads((RESULTS / "miniature.json").read_text(encoding="utf-8"))
+    table = (RESULTS / "miniature.md").read_text(encoding="utf-8").strip()
+    assert table in (RESULTS.parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [row["name"] for row in recorded["rows"]] == [contender.name for contender in all_contenders()]
+    assert (recorded["scenes"], recorded["random_weights"]) == (64, False)
+    for row in recorded["rows"]:
+        assert f"| {row['name']} | {row['macs_share']:.3f} |" in table
+    assert (RESULTS / "miniature.png").stat().st_size < 700_000
