@@ -101,7 +101,7 @@ def measure(model: str, output: Path) -> Cost:
     """Export one model and watch it."""
     place = output / model
     targets = [argument for target in TARGETS for argument in ("--target", target)]
-    arguments = ["--model", model, "--random-weights", *targets, "--output", str(place)]
+    arguments = ["--model", model, "--random-weights", "--cross-attention", "paper", *targets, "--output", str(place)]
     command = [str(Path(sys.executable).with_name("vcut-export")), *arguments]
     start = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # noqa: S603  # our own command
@@ -128,7 +128,8 @@ def _cost(bundle: Bundle, model: str, seconds: float, peak_bytes: int, stages: l
 
     return Cost(
         model=model,
-        command=f"vcut-export --model {model} --random-weights " + " ".join(f"--target {name}" for name in TARGETS),
+        command=f"vcut-export --model {model} --random-weights --cross-attention paper "
+        + " ".join(f"--target {name}" for name in TARGETS),
         seconds=round(seconds, 1),
         peak_bytes=peak_bytes,
         unet_onnx_bytes=size([GraphName.UNET_CFG, GraphName.UNET_SINGLE]),

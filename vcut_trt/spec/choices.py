@@ -39,7 +39,7 @@ class CrossAttention(str, Enum):
     ORIGINAL = "original"  # untouched
 
 
-DEFAULT_CROSS_ATTENTION = CrossAttention.PAPER
+DEFAULT_CROSS_ATTENTION = CrossAttention.EXACT
 """What export and PyTorch's pipeline do where the user says nothing."""
 
 
