@@ -122,7 +122,7 @@ def arrange(picture: Image.Image, clips: Mapping[str, Tensor]) -> tuple[list[str
     import torch
 
     count = len(next(iter(clips.values())))
-    source = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None] / 255
+    source = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
     rows = [(name, torch.cat([source, frames])) for name, frames in clips.items()]
     return ["picture", *(f"frame {frame + 1}" for frame in range(count))], rows
 
