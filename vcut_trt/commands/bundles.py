@@ -108,9 +108,7 @@ def export(
         )
         _warn_of_random_weights(checkpoint, progress)
         bundle = export_bundle(checkpoint, config, progress)
-        if build is not None:
-            bundle = build_plans(bundle, build, progress)
-        show_bundle(bundle, as_json=as_json)
+        show_bundle(bundle if build is None else build_plans(bundle, build, progress), as_json=as_json)
 
 
 def _checked_place(place: Path) -> Path:

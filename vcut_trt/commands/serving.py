@@ -131,15 +131,14 @@ def serve(
             keep_hours=keep_hours,
             keep_gb=keep_gb,
         ).limits()
-        place = data or _usual_data(opened)
-        service = ServiceConfig(bundle=opened, data=place, keys=keys, residency=residency, limits=limits)
+        jobs = data or _usual_data(opened)
         worker = worker_command(
             str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs, warm_up=warm_up
         )
         begin_log(logging.DEBUG if debug else logging.INFO)
         server.serve(
             server.ServerConfig(
-                service=service,
+                service=ServiceConfig(bundle=opened, data=jobs, keys=keys, residency=residency, limits=limits),
                 worker=worker,
                 host=host,
                 port=port,
@@ -200,11 +199,9 @@ def batch(
 ) -> None:
     """Make a video of every image of a set; a run that was interrupted goes on."""
     with reporting(debug=debug):
-        if ray is not None:
-            need("ray", extra="ray")
+        _need_ray(ray)
         opened = Bundle.open(bundle)
 
-        from vcut_trt.batch.pictures import FAILED_FILE
         from vcut_trt.batch.run import run_batch
         from vcut_trt.batch.tasks import BatchConfig
 
@@ -235,8 +232,7 @@ def batch(
         )
         report = run_batch(config, ConsoleProgress())
         show_batch(report, as_json=as_json)
-        missed = what_is_missing(report, output / FAILED_FILE)
-        if missed:
+        if missed := what_is_missing(report, output):
             fail(f"error: {'. '.join(missed)}", 1)
 
 
@@ -274,6 +270,11 @@ def triton(
             bundle_files=BundleFiles.COPY if copy_bundle else BundleFiles.REFERENCE,
         )
         print(write_repository(config))
+
+
+def _need_ray(ray: str | None) -> None:
+    if ray is not None:
+        need("ray", extra="ray")
 
 
 def need(*modules: str, extra: str) -> None:

@@ -161,9 +161,11 @@ def show_batch(report: BatchReport, *, as_json: bool) -> None:
     show_answer(answer, text, as_json=as_json)
 
 
-def what_is_missing(report: BatchReport, record: Path) -> list[str]:
-    """What did not become a video, and why; `record` is the file that has all of it."""
-    missed = []
+def what_is_missing(report: BatchReport, output: Path) -> list[str]:
+    """What did not become a video, and why; `output` is the folder with the file that has all of it."""
+    from vcut_trt.batch.pictures import FAILED_FILE
+
+    record, missed = output / FAILED_FILE, []
     if report.failures:
         missed.append(f"{report.failed} failed; the first: {report.failures[0].message}; all are in {record}")
     if report.left_out:
