@@ -74,7 +74,7 @@ def export(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a bundle of a checkpoint: five ONNX graphs, and TensorRT plans."""
+    """Make a bundle of a checkpoint: ONNX graphs, and TensorRT plans."""
     with reporting(debug=debug):
         build = _wanted_plans(target, tensorrt, allow_unfused)
         place = _checked_place(output or _usual_place(model))
