@@ -96,3 +96,14 @@ def metrics(client: TestClient, **options: Any) -> dict[tuple[str, tuple[str, ..
     return {
         (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
+
+
+def refused(response: Any, status: int, code: str, param: str | None = None) -> str:
+    """The message of a refusal: JSON, of the one shape that all of them have."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "code", "param"}
+    assert (error["code"], error["param"]) == (code, param), error
+    assert len(error["message"]) < 500
+    return str(error["message"])

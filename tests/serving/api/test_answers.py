@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.serving.api.test_routes import Gate, held_application
-from tests.serving.app import STEPS, application, completed, final, metrics, upload
+from tests.serving.app import STEPS, application, completed, final, metrics, refused, upload
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api.keys import add_key
 from vcut_trt.serving.app import Doors
@@ -30,15 +29,6 @@ def running(nano_bundle: Bundle, tmp_path: Path) -> Iterator[tuple[TestClient, S
 @pytest.fixture
 def client(running: tuple[TestClient, Service]) -> TestClient:
     return running[0]
-
-
-def refused(response: Any, status: int, code: str, param: str | None = None) -> str:
-    """The message of a refusal."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    error = response.json()["error"]
-    assert (error["code"], error["param"]) == (code, param), error
-    return str(error["message"])
 
 
 # HEAD

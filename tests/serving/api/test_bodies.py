@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.serving.app import STEPS, application, data_url, picture, upload
+from tests.serving.app import STEPS, application, data_url, picture, refused, upload
 from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api import uploads
@@ -34,15 +34,6 @@ def client(running: tuple[TestClient, Service]) -> TestClient:
 
 def reference(content: bytes | None = None) -> dict[str, Any]:
     return {"input_reference": {"image_url": data_url(content)}}
-
-
-def refused(response: Any, status: int, code: str, param: str | None = None) -> str:
-    """The message of a refusal."""
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert (error["code"], error["param"]) == (code, param), error
-    assert len(error["message"]) < 500
-    return str(error["message"])
 
 
 # JSON

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL.PngImagePlugin import PngImageFile
 
 import vcut_trt.serving
-from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, upload
+from tests.serving.app import STEPS, PictureFakeWorker, application, final, picture, refused, upload
 from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api.keys import add_key, remove_key
@@ -79,15 +79,6 @@ def submit(client: TestClient, fields: dict[str, Any] | None = None, **options: 
     assert response.status_code == 202, response.text
     answer: dict[str, Any] = response.json()
     return answer
-
-
-def refused(response: Any, status: int, code: str, param: str | None = None) -> str:
-    """The message of a refusal."""
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "code", "param"}
-    assert (error["code"], error["param"]) == (code, param), error
-    return str(error["message"])
 
 
 # Jobs
