@@ -1,17 +1,28 @@
 """From the colours that a picture states to sRGB, which is what models were trained on and what players show.
 
 A picture's numbers mean nothing by themselves: (234, 51, 35) in a phone's Display P3 is the purest red of sRGB, and
-CMYK counts ink. The ICC profile in the file says what they mean. Without one, or with one that cannot be used, the
-numbers are taken as sRGB, and CMYK as Pillow's simple inversion.
+CMYK counts ink. The file says what they mean; of several statements, the first that can be used:
+
+    PNG           cICP, an ICC profile, sRGB, gAMA and cHRM
+    AVIF, HEIC    an ICC profile, an nclx box
+    others        an ICC profile
+
+Without any, the numbers are taken as sRGB, and CMYK as Pillow's simple inversion.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from vcut_trt.errors import ImageError
+from vcut_trt.runtime.colour_codes import ColourCodes
+from vcut_trt.runtime.primaries import coded_profile, png_profile
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 GREY_MODES = ("1", "L", "LA", *SIXTEEN_BIT_MODES)
@@ -24,16 +35,21 @@ MODES = {  # what a profile is for → how its colours are laid out here, and th
 logger = logging.getLogger(__name__)
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """A loaded picture in RGB or RGBA as its ICC profile says; itself if it has none that can be used."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return image
-    try:
-        return _by_profile(image, profile)
-    except Exception as error:  # noqa: BLE001  # whatever a profile makes LittleCMS raise; Pillow may lack it
-        logger.warning("a picture's colour profile cannot be used (%s); it is read as if it had none", error)
-        return image
+def to_srgb(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
+    """A loaded picture in RGB or RGBA as its file says; itself if that is sRGB, or cannot be used.
+
+    Raises:
+        ImageError: It is an HDR picture.
+    """
+    for statement in _statements(image, codes):
+        try:
+            profile = statement()
+            return _by_profile(image, profile) if profile else image
+        except ImageError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a profile makes LittleCMS raise; Pillow may lack it
+            logger.warning("a picture's colour profile cannot be used (%s); it is read as if it had none", error)
+    return image
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -42,6 +58,21 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return image
     levels = np.asarray(image, dtype=np.float64).clip(0, 65535) / 257  # 65535 → 255
     return Image.fromarray(levels.round().astype(np.uint8))
+
+
+def _statements(image: Image.Image, codes: ColourCodes | None) -> list[Callable[[], bytes]]:
+    """What the file says, the strongest first: each gives an ICC profile, empty for sRGB's own."""
+    info = image.info  # "srgb", "gamma" and "chromaticity" stand in that of PNGs alone
+    found: list[Callable[[], bytes]] = []
+    if info.get("icc_profile"):
+        found.append(lambda: info["icc_profile"])
+    if codes is not None:
+        found.insert(0 if codes.above_profile else len(found), partial(coded_profile, codes))
+    if "srgb" in info:
+        found.append(bytes)
+    elif {"gamma", "chromaticity"} & info.keys():
+        found.append(partial(png_profile, info.get("gamma"), info.get("chromaticity")))
+    return found
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vcut_trt.errors import ImageError
+from vcut_trt.runtime.colour_codes import ColourCodes, colour_codes
 from vcut_trt.runtime.colours import SIXTEEN_BIT_MODES, eight_bits, to_srgb
 from vcut_trt.spec.clip import Fit
 
@@ -94,7 +95,7 @@ def read_image(
         UnknownFormatError: It is in none of `formats`.
         TooManyPixelsError: It is too large.
         DamagedImageError: A decoder gave up.
-        ImageError: As for `to_rgb`; this message names no picture and stands alone.
+        ImageError: As for `to_rgb` and `to_srgb`; this message names no picture and stands alone.
     """
     if formats is None:
         _teach_heif()
@@ -106,7 +107,7 @@ def read_image(
             with Image.open(file, formats=formats) as image:
                 _refuse_large(image.size, most_pixels, longest_side)
                 image.load()
-                return _as_seen(image)
+                return _as_seen(image, colour_codes(file, image.format))
     except UnidentifiedImageError:
         raise UnknownFormatError("is not an image of a known format") from None
     except Image.DecompressionBombError as error:
@@ -174,9 +175,9 @@ def _what_instead(path: Path) -> str:
     return f"not an image that Pillow can read ({path.stat().st_size:,} bytes)"
 
 
-def _as_seen(image: Image.Image) -> Image.Image:
+def _as_seen(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
     """A loaded image turned as its EXIF orientation asks, in sRGB, without transparency."""
-    seen = to_rgb(to_srgb(_upright(image)))
+    seen = to_rgb(to_srgb(_upright(image), codes))
     seen.info.clear()  # Pillow saves a profile that stands there; the next reader would convert once more
     return seen
 
