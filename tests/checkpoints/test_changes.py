@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import vcut_trt
@@ -19,6 +19,7 @@ from tests.models import checkpoint
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import LoraRecord
 from vcut_trt.checkpoints.base import Checkpoint
+from vcut_trt.checkpoints.lora_keys import PEFT_PREFIX
 from vcut_trt.checkpoints.recorded import open_recorded
 from vcut_trt.checkpoints.sources import open_checkpoint
 from vcut_trt.commands.app import app, export_app
@@ -85,10 +86,70 @@ def test_a_unet_or_lora_that_has_changed_since_is_named(name: str, folder: Path,
     with pytest.raises(CheckpointError, match=f"{path} is not what the bundle was made from.* export the bundle again"):
         open_recorded(record, precision=Precision.FP32)
     path.unlink()
-    with pytest.raises(
-        CheckpointError, match=f"{path}, which the bundle was made from, is not there. Put it there again"
-    ):
+    message = f"{path}, which the bundle was made from, is not there. If .* elsewhere now, name its place with --{name}"
+    with pytest.raises(CheckpointError, match=message):
         open_recorded(record, precision=Precision.FP32)
+
+
+def test_a_unet_and_loras_that_have_moved_are_found_by_their_new_places(
+    folder: Path, unet: Path, lora: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({key: 3 * tensor for key, tensor in load_file(lora).items()}, other)
+    changed = opened(folder, unet=str(unet), loras=[f"{lora}:0.5", f"{other}:-2"])
+    record, expected = changed.record(), weight(changed)
+    (tmp_path / "elsewhere" / "model").mkdir(parents=True)
+    moved = unet.rename(tmp_path / "elsewhere" / "model" / "unet")
+    first, second = lora.rename(tmp_path / "elsewhere" / "one"), other.rename(tmp_path / "elsewhere" / "two")
+    loras = [str(second), str(first)]  # in any order: each has its own scale
+    for place in (moved, moved.parent):
+        again = open_recorded(record, precision=Precision.FP32, unet=str(place), loras=loras)
+        assert torch.equal(weight(again), expected)
+    with pytest.raises(CheckpointError, match=f"{lora}, which .* is not there.*--lora FILE"):
+        open_recorded(record, precision=Precision.FP32, unet=str(moved), loras=[str(second)])
+    with pytest.raises(CheckpointError, match=f"{moved}/.* is none of the LoRAs .*: {lora.name}, {other.name}"):
+        open_recorded(record, precision=Precision.FP32, unet=str(moved), loras=[str(next(moved.glob("*.safetensors")))])
+    with pytest.raises(ConfigError, match=f"there is no file {first}:0.5.* its scale stands in the bundle"):
+        open_recorded(record, precision=Precision.FP32, unet=str(moved), loras=[f"{first}:0.5"])
+    with pytest.raises(CheckpointError, match=f"{folder}/unet/.* is not what the bundle was made from.*--unet FOLDER"):
+        open_recorded(record, precision=Precision.FP32, unet=str(folder), loras=loras)
+
+
+def test_a_pefts_configuration_moves_with_its_lora(folder: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shapes = {"A": (2, 96), "B": (96, 2)}
+    tensors = {f"{PEFT_PREFIX}{LAYER}.lora_{half}.weight": torch.ones(shape) for half, shape in shapes.items()}
+    save_file(tensors, before / "adapter_model.safetensors")
+    (before / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 4}')
+    changed = opened(folder, loras=[str(before / "adapter_model.safetensors")])
+    record, expected = changed.record(), weight(changed)
+    before.rename(after)
+    again = open_recorded(record, precision=Precision.FP32, loras=[str(after / "adapter_model.safetensors")])
+    assert torch.equal(weight(again), expected)
+    (after / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 5}')
+    with pytest.raises(CheckpointError, match=f"{after}/adapter_config.json is not what the bundle was made from"):
+        open_recorded(record, precision=Precision.FP32, loras=[str(after / "adapter_model.safetensors")])
+
+
+def test_a_single_file_of_a_unet_that_moved(tmp_path: Path) -> None:
+    path = write_hollow(tmp_path / "svd.safetensors", oracle_shapes("mini"))
+    beginning = "model.diffusion_model."
+    own = {key.removeprefix(beginning): shape for key, shape in oracle_shapes("mini").items() if beginning in key}
+    unet = write_hollow(tmp_path / "unet.safetensors", own)
+    record = opened(path, unet=str(unet)).record()
+    moved = unet.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(CheckpointError, match=f"{unet}, which .* is not there.*--unet FILE"):
+        open_recorded(record, precision=Precision.FP32)
+    assert open_recorded(record, precision=Precision.FP32, unet=str(moved)).frames == 14
+
+
+def test_a_place_for_what_the_bundle_has_not_is_refused(folder: Path) -> None:
+    for record in (opened(folder).record(), opened("tiny", random_weights=True).record()):
+        with pytest.raises(ConfigError, match="its model's own; leave --unet out"):
+            open_recorded(record, precision=Precision.FP32, unet="my-unet")
+        with pytest.raises(ConfigError, match="without LoRAs; leave --lora out"):
+            open_recorded(record, precision=Precision.FP32, loras=["my-lora"])
 
 
 def test_random_weights_may_carry_a_lora(tmp_path: Path) -> None:
@@ -201,8 +262,13 @@ def test_the_commands_from_export_to_verify(
     monkeypatch.setattr(verify, "verify_bundle", lambda _bundle, opened, *_rest: seen.append(opened) or [])
     assert vcut("verify", "bundle", "--backend", "onnxruntime", "--device", "cpu")[0] == 0
     assert torch.equal(weight(seen[0]), weight(opened(folder, unet=str(unet), loras=[f"{lora}:0.5", f"{lora}:-2"])))
+    expected = weight(seen[0])
+    unet, moved = unet.rename(tmp_path / "its-unet"), lora.rename(tmp_path / "its-lora")
+    places = ("--unet", unet, "--lora", moved)
+    assert vcut("verify", "bundle", "--backend", "onnxruntime", "--device", "cpu", *places)[0] == 0
+    assert torch.equal(weight(seen[1]), expected)
     lora.write_bytes(b"")
-    code, _, error = vcut("verify", "bundle", "--backend", "onnxruntime", "--device", "cpu")
+    code, _, error = vcut("verify", "bundle", "--backend", "onnxruntime", "--device", "cpu", "--unet", unet)
     assert code == 1
     assert f"{lora} is not what the bundle was made from" in error
 

@@ -5,6 +5,7 @@ Nothing is chosen here. A check that asked the chooser of the export again would
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vcut_trt.bundle.manifest import ModelRecord, ReadFile, SourceRecord
@@ -25,6 +26,8 @@ from vcut_trt.work.files import sha256_of
 from vcut_trt.work.progress import SILENT, Progress
 
 WHERE_ELSE = "If the checkpoint lies elsewhere now, name its place with --model"
+WHERE_ITS_UNET = "If the UNet lies elsewhere now, name its place with --unet"
+WHERE_ITS_LORA = "If the LoRA lies elsewhere now, name its place with --lora FILE."
 
 
 def open_recorded(
@@ -32,6 +35,8 @@ def open_recorded(
     *,
     precision: Precision,
     model: str | None = None,
+    unet: str | None = None,
+    loras: Sequence[str] = (),
     variant: str | None = None,
     progress: Progress = SILENT,
 ) -> Checkpoint:
@@ -41,13 +46,19 @@ def open_recorded(
         record: What the manifest says of it.
         precision: The bundle's.
         model: Where it lies now, if not where the manifest says.
+        unet: The same for a UNet that was trained alone.
+        loras: The same for LoRAs; which file is which of them, their hashes tell.
         variant: Which weights it was made from, where the manifest does not say.
         progress: Told of files that are hashed.
 
     Raises:
-        ConfigError: There is no such model, or the manifest knows the variant.
+        ConfigError: There is no such model, the manifest knows the variant, or the bundle has no such UNet or LoRA.
         CheckpointError: A file is missing or has changed since.
     """
+    if unet is not None and record.unet is None:
+        raise ConfigError("the bundle's UNet is its model's own; leave --unet out")
+    if loras and not record.loras:
+        raise ConfigError("the bundle was made without LoRAs; leave --lora out")
     if not record.sources:
         return _open_unrecorded(record, precision, model, variant, progress)
     if variant is not None:
@@ -58,7 +69,7 @@ def open_recorded(
         base = (
             _open_base(record, own[0], model) if own else _open_unrecorded(record, precision, model, variant, progress)
         )
-        return _changed(record, base, list(changing))
+        return _changed(record, base, list(changing), unet, loras)
 
 
 def _open_base(record: ModelRecord, source: SourceRecord, model: str | None) -> Checkpoint:
@@ -76,24 +87,61 @@ def _open_base(record: ModelRecord, source: SourceRecord, model: str | None) -> 
     )
 
 
-def _changed(record: ModelRecord, base: Checkpoint, changing: list[SourceRecord]) -> Checkpoint:
+def _changed(
+    record: ModelRecord, base: Checkpoint, changing: list[SourceRecord], unet: str | None, loras: Sequence[str]
+) -> Checkpoint:
     """The checkpoint with the UNet and the LoRAs of the bundle."""
-    for source in changing:
-        for file in source.files:
-            _check(Path(source.place) / file.path, file, "")
     if record.unet is not None:
         source, *changing = changing
-        place = Path(source.place)
-        in_folder = any(file.path == CONFIG_FILES["unet"] for file in source.files)
-        unet = open_unet(
-            place if in_folder else place / source.files[0].path, base, lambda part: _weights(place, source, part)
-        )
-        base = WithUNet(base, unet, unet_id=record.unet)
+        base = WithUNet(base, open_unet(*_checked_unet(source, base, unet)), unet_id=record.unet)
+    moved = _moved_loras(changing, loras)
     choices = [
-        LoraChoice(path=Path(source.place) / source.files[0].path, scale=lora.scale)
+        LoraChoice(path=_checked_lora(source, moved), scale=lora.scale)
         for source, lora in zip(changing, record.loras, strict=True)
     ]
     return WithLoras(base, choices) if choices else base
+
+
+def _checked_unet(
+    source: SourceRecord, base: Checkpoint, unet: str | None
+) -> tuple[Path, Checkpoint, Callable[[Path], WeightSet]]:
+    """What `open_unet` is asked: the folder or the file, its content compared with what it was."""
+    if not any(file.path == CONFIG_FILES["unet"] for file in source.files):
+        [file] = source.files
+        path = Path(source.place) / file.path if unet is None else Path(unet)
+        _check(path, file, f"{WHERE_ITS_UNET} FILE.")
+    else:
+        path = Path(source.place if unet is None else unet)
+        path = path / "unet" if (path / "unet").is_dir() else path
+        for file in source.files:
+            _check(path / file.path, file, f"{WHERE_ITS_UNET} FOLDER.")
+    return path, base, lambda part: _weights(path, source, part)
+
+
+def _moved_loras(sources: Sequence[SourceRecord], loras: Sequence[str]) -> dict[str, Path]:
+    """Where the LoRAs lie that have moved, by their hashes."""
+    moved = {}
+    for path in map(Path, loras):
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no file {path}: --lora says where a LoRA lies now; its scale stands in the bundle"
+            )
+        digest = _hash(path)
+        if all(digest != source.files[0].sha256 for source in sources):
+            names = ", ".join(source.files[0].path for source in sources)
+            raise CheckpointError(f"{path} is none of the LoRAs that the bundle was made from: {names}")
+        moved[digest] = path
+    return moved
+
+
+def _checked_lora(source: SourceRecord, moved: Mapping[str, Path]) -> Path:
+    """A LoRA's file, it and what belongs to it compared with what they were."""
+    weights, *beside = source.files
+    path = moved.get(weights.sha256, Path(source.place) / weights.path)
+    _check(path, weights, WHERE_ITS_LORA)
+    for file in beside:
+        _check(path.parent / file.path, file, WHERE_ITS_LORA)
+    return path
 
 
 def _weights(place: Path, source: SourceRecord, part: Path) -> WeightSet:
@@ -145,13 +193,18 @@ def _check(path: Path, file: ReadFile, where_else: str) -> None:
     try:
         same = path.stat().st_size == file.nbytes and sha256_of(path) == file.sha256
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}, which the bundle was made from, is not there. {where_else or 'Put it there again.'}"
-        ) from None
+        raise CheckpointError(f"{path}, which the bundle was made from, is not there. {where_else}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not same:
         raise CheckpointError(
             f"{path} is not what the bundle was made from: its SHA-256 is not {file.sha256}. Restore the file, "
-            f"or export the bundle again. {where_else}".rstrip()
+            f"or export the bundle again. {where_else}"
         )
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error

@@ -169,6 +169,21 @@ def verify(
         str | None,
         typer.Option(help="The checkpoint, where it no longer lies where the bundle says.", show_default=False),
     ] = None,
+    unet: Annotated[
+        str | None,
+        typer.Option(
+            help="The same for a UNet that was trained alone: its folder or file, as for the export.",
+            show_default=False,
+        ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="The same for a LoRA: its file, without the scale. Repeatable, in any order.",
+            show_default=False,
+        ),
+    ] = None,
     variant: Annotated[
         str | None,
         typer.Option(help="For bundles that do not say it: the weights they were made from.", show_default=False),
@@ -192,6 +207,8 @@ def verify(
             opened.manifest.model,
             precision=opened.manifest.precision,
             model=model,
+            unet=unet,
+            loras=lora or (),
             variant=variant,
             progress=progress,
         )
