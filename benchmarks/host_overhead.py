@@ -30,11 +30,12 @@ from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.conditioning import Conditioning
 from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.guard import FiniteGuard
+from vcut_trt.runtime.plans import plain_plan
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import UNETS
-from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS
 from vcut_trt.spec.video import VideoSpec
 
 AIM_US = 20.0  # a thousandth of a step on the fastest cards
@@ -101,15 +102,15 @@ def _loop(workspace: Workspace, steps: int) -> Callable[[], None]:
     specs = graph_specs(VIDEO, Precision.FP32, PROJECTION_WIDTH)
     engines = StepEngines({name: IdleEngine(specs[name], workspace) for name in UNETS})
     inputs = {spec.name: torch.zeros(spec.shape, device=workspace.device) for spec in specs[GraphName.UNET_CFG].inputs}
-    schedule = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=DEFAULT_CUT_STEP)
     conditioning = Conditioning(
         image_latents=inputs["image_latents"],
         image_projection=inputs["image_projection"],
         added_time_ids=inputs["added_time_ids"],
     )
-    sigmas = torch.linspace(1, 0, steps + 1)
-    denoiser = engines.denoiser(conditioning, sigmas, schedule, inputs["guidance_scale"])
-    guard, first = FiniteGuard(schedule, workspace.device), inputs["latents"]
+    sigmas = torch.linspace(1, 0, steps + 1).tolist()
+    plan = plain_plan(sigmas, cut_step=None, reference_cut_step=DEFAULT_CUT_STEP)
+    denoiser = engines.denoiser(conditioning, plan, inputs["guidance_scale"])
+    guard, first = FiniteGuard(plan, workspace.device), inputs["latents"]
 
     def run() -> None:
         latents = first

@@ -73,9 +73,9 @@ def test_each_graph_in_pytorch_on_the_gpu_equals_the_cpu(
 ) -> None:
     results = []
     for device, mode in (("cpu", Execution.EAGER), ("cuda", execution)):
-        modules, _ = graph_modules(
+        modules = graph_modules(
             checkpoint(), cross_attention=CrossAttention.EXACT, cfg=CfgMode.BATCHED, dtype=torch.float32
-        )
+        ).modules
         spec, workspace = graph_spec(nano_bundle, name), Workspace(torch.device(device))
         with TorchEngine(modules[name], spec, workspace, mode) as engine:
             (output,) = engine.outputs

@@ -7,25 +7,23 @@ reference of `vcut verify`, VCUT without TensorRT in the benchmarks, and the way
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
 
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.checkpoints.sources import open_checkpoint, video_spec
 from vcut_trt.engines.torch_engine import Execution, ModuleOpener
 from vcut_trt.engines.workspace import Workspace, parse_device, torch_dtype
-from vcut_trt.export.graphs import graph_modules
+from vcut_trt.export.graphs import GraphModules, graph_modules
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode, CrossAttention, Like, chosen
-from vcut_trt.spec.graphs import graph_specs
-from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
+from vcut_trt.spec.step_plan import StepSupport
+from vcut_trt.spec.steps import check_step_cache, kinds_for
 from vcut_trt.spec.video import VideoSpec
 
 
@@ -40,6 +38,10 @@ class PretrainedConfig:
     execution: Execution = Execution.EAGER
     residency: Residency = Residency.AUTO
     cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
+    step_cache: int | None = None  # where the UNet is split for shallow steps: see `spec.steps.SPLITS`
+
+    def __post_init__(self) -> None:
+        check_step_cache(kinds_for(guidance=True, step_cache=self.step_cache is not None), self.step_cache)
 
 
 def load_pretrained(
@@ -63,6 +65,7 @@ def load_pretrained(
     width: int | None = None,
     decode_chunk: int | None = None,
     cut_step: int = DEFAULT_CUT_STEP,
+    step_cache: int | None = None,
 ) -> VCutPipeline:
     """A VCutPipeline that runs the model with PyTorch.
 
@@ -89,6 +92,7 @@ def load_pretrained(
         width: Pixels, a multiple of 64; 1024 by default, 64 for `tiny`, 192 with random weights.
         decode_chunk: Frames decoded at a time; 8 by default, or all of fewer.
         cut_step: The default cut step of the pipeline's calls, of 25.
+        step_cache: 0 or 3: where the UNet is split, for calls with shallow steps; None: there are none.
 
     Raises:
         ConfigError: An argument is not usable.
@@ -118,40 +122,38 @@ def load_pretrained(
         execution=mode,
         residency=chosen(Residency, "residency", residency),
         cut_step=cut_step,
+        step_cache=step_cache,
     )
     return pipeline_of(checkpoint, Workspace(place), config)
 
 
 def pipeline_of(checkpoint: Checkpoint, workspace: Workspace, config: PretrainedConfig) -> VCutPipeline:
     """The pipeline of a checkpoint that is open already. See `load_pretrained`."""
-    modules, width = graph_modules(
+    graphs = graph_modules(
         checkpoint,
         cross_attention=config.cross_attention,
         cfg=config.cfg,
         dtype=torch_dtype(config.precision.dtype),
+        kinds=kinds_for(guidance=True, step_cache=config.step_cache is not None),
+        split=config.step_cache,
     )
-    return pipeline_of_modules(checkpoint, modules, width, workspace, config)
+    return pipeline_of_modules(checkpoint, graphs, workspace, config)
 
 
 def pipeline_of_modules(
-    checkpoint: Checkpoint,
-    modules: Mapping[GraphName, nn.Module],
-    projection_width: int,
-    workspace: Workspace,
-    config: PretrainedConfig,
+    checkpoint: Checkpoint, graphs: GraphModules, workspace: Workspace, config: PretrainedConfig
 ) -> VCutPipeline:
     """The pipeline over modules, those of `graph_modules` or others with the same inputs and outputs.
 
     Args:
         checkpoint: Whose scheduler and feature extractor are used.
-        modules: The graphs'. They are moved to the workspace's device.
-        projection_width: ΣC, as `graph_modules` gives it.
+        graphs: The modules. They are moved to the workspace's device.
         workspace: Where the modules run.
         config: What the modules were made with, and how they run.
     """
-    specs = graph_specs(config.video, config.precision, projection_width)
+    specs = graphs.specs(config.video, config.precision)
     layout = layouts(config.residency, tuple(specs))[0]
-    opener = ModuleOpener(modules, specs, workspace, layout=layout, execution=config.execution)
+    opener = ModuleOpener(graphs.modules, specs, workspace, layout=layout, execution=config.execution)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_configs(Path(folder))
         return VCutPipeline.from_configs(
@@ -160,4 +162,5 @@ def pipeline_of_modules(
             video=config.video,
             precision=config.precision,
             default_cut_step=config.cut_step,
+            steps=StepSupport(kinds=graphs.kinds),
         )

@@ -47,18 +47,19 @@ class EmbeddingGate(nn.Module):
     def forward(
         self,
         latents: Tensor,
+        history: Tensor,
         image_latents: Tensor,
         image_projection: Tensor,
         added_time_ids: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
+        scalars: Tensor,
         guidance_scale: Tensor,
-    ) -> Tensor:
-        """Return `next_latents`; `image_projection` (2V, 1, ΣC) has V unconditional rows, then V conditional."""
+    ) -> tuple[Tensor, ...]:
+        """Return what the graph does; `image_projection` (2V, 1, ΣC) has V unconditional rows, then V conditional."""
         unconditional, _ = image_projection.chunk(2)
+        sigma = scalars[0]
         applied = (sigma <= self.highest) & (sigma > self.lowest)
         projection = torch.where(applied, image_projection, torch.cat([unconditional, unconditional]))
-        return self.step(latents, image_latents, projection, added_time_ids, sigma, sigma_next, guidance_scale)
+        return self.step(latents, history, image_latents, projection, added_time_ids, scalars, guidance_scale)
 
 
 def scheduler_sigmas(scheduler: EulerDiscreteScheduler, num_inference_steps: int) -> Tensor:

@@ -7,6 +7,7 @@ image's videos are handed on before those of the next are made, so that one imag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -83,17 +84,16 @@ def measure(
 
 def gated_pipeline(checkpoint: Checkpoint, config: ConditioningConfig) -> tuple[VCutPipeline, EmbeddingGate]:
     """The model on PyTorch, and the gate that stands in the place of its guided UNet."""
-    modules, width = graph_modules(
+    graphs = graph_modules(
         checkpoint,
         cross_attention=config.cross_attention,
         cfg=CfgMode.BATCHED,
         dtype=torch_dtype(config.precision.dtype),
     )
-    gate = EmbeddingGate(modules[GraphName.UNET_CFG])
+    gate = EmbeddingGate(graphs.modules[GraphName.UNET_CFG])
     pipeline = pipeline_of_modules(
         checkpoint,
-        {**modules, GraphName.UNET_CFG: gate},
-        width,
+        replace(graphs, modules={**graphs.modules, GraphName.UNET_CFG: gate}),
         Workspace(config.device),
         PretrainedConfig(video=config.video, precision=config.precision, cut_step=REFERENCE_STEPS + 1),
     )

@@ -27,9 +27,9 @@ from vcut_trt.measure.timing import Stopwatch, TimedOpener
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.choices import CfgMode
-from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.residency import Residency, layouts
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, CutSchedule
+from vcut_trt.spec.step_plan import StepSupport
 
 
 class VCutSystem:
@@ -76,13 +76,11 @@ def open_bundle(system: System, work: Work, folder: Path, stopwatch: Stopwatch) 
 def open_modules(system: System, work: Work, stopwatch: Stopwatch) -> VCutSystem:
     """What `load_pretrained` opens, with timed engines."""
     checkpoint, workspace = work.checkpoint(), Workspace(work.place)
-    modules, width = graph_modules(
-        checkpoint, cross_attention=system.cross_attention, cfg=CfgMode.BATCHED, dtype=work.dtype
-    )
-    specs = graph_specs(work.video, work.precision, width)
+    graphs = graph_modules(checkpoint, cross_attention=system.cross_attention, cfg=CfgMode.BATCHED, dtype=work.dtype)
+    specs = graphs.specs(work.video, work.precision)
     execution = EXECUTIONS[system.kind]
     layout = layouts(Residency.RESIDENT, tuple(specs))[0]
-    opener = ModuleOpener(modules, specs, workspace, layout=layout, execution=execution)
+    opener = ModuleOpener(graphs.modules, specs, workspace, layout=layout, execution=execution)
     with tempfile.TemporaryDirectory() as configs:
         checkpoint.save_configs(Path(configs))
         pipeline = VCutPipeline.from_configs(
@@ -91,5 +89,6 @@ def open_modules(system: System, work: Work, stopwatch: Stopwatch) -> VCutSystem
             video=work.video,
             precision=work.precision,
             default_cut_step=DEFAULT_CUT_STEP,
+            steps=StepSupport(kinds=graphs.kinds),
         )
     return VCutSystem(work, pipeline, stopwatch)

@@ -114,9 +114,10 @@ class Unconditional(nn.Module):
 
 
 def test_none_is_a_pipeline_whose_encoder_gives_unconditional_rows(panels: Panels, image: Image.Image) -> None:
-    modules, width = graph_modules(checkpoint(), dtype=torch.float32, **MODULES)
-    modules[GraphName.IMAGE_ENCODER] = Unconditional(modules[GraphName.IMAGE_ENCODER])
-    with pipeline_of_modules(checkpoint(), modules, width, Workspace(CPU), PretrainedConfig(**PIPELINE)) as blind:
+    graphs = graph_modules(checkpoint(), dtype=torch.float32, **MODULES)
+    encoder = Unconditional(graphs.modules[GraphName.IMAGE_ENCODER])
+    graphs = replace(graphs, modules={**graphs.modules, GraphName.IMAGE_ENCODER: encoder})
+    with pipeline_of_modules(checkpoint(), graphs, Workspace(CPU), PretrainedConfig(**PIPELINE)) as blind:
         assert equal(panels[Variant.NONE], make_clip(blind, image, SEED, STEPS, UNCUT))
 
 
@@ -194,14 +195,14 @@ def test_every_step_is_in_one_stage_and_its_sigma_finds_it(gated: Gated, steps: 
 
     class Projection(nn.Module):
         def forward(self, *tensors: Tensor) -> Tensor:
-            return tensors[2]
+            return tensors[3]
 
     gate, nothing = EmbeddingGate(Projection()), torch.zeros(())
     for boundary in range(1, steps + 2):
         for variant in (Variant.BINDING_ONLY, Variant.IMPROVEMENT_ONLY):
             gate.apply_at(variant.steps(boundary, steps), sigmas)
             rows = [
-                gate(nothing, nothing, torch.tensor([3.0, 7.0]), nothing, sigma, nothing, nothing).tolist()
+                gate(nothing, nothing, nothing, torch.tensor([3.0, 7.0]), nothing, sigma[None], nothing).tolist()
                 for sigma in sigmas[:-1]
             ]
             binding = variant is Variant.BINDING_ONLY

@@ -19,14 +19,14 @@ CPU = torch.device("cpu")
 
 def test_every_step_launches_one_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five steps, guided up to the third (16/25 of them): the engines of both stages run, each in its turn."""
-    launched: list[int] = []
+    launched: list[str] = []
 
     def bind(engine: host_overhead.IdleEngine, _tensors: object) -> object:
-        return lambda: launched.append(len(engine.inputs))
+        return lambda: launched.append(engine.inputs[-1].name)
 
     monkeypatch.setattr(host_overhead.IdleEngine, "_bind", bind)
     host_overhead._loop(Workspace(CPU), steps=5)()
-    assert launched == [7, 7, 7, 6, 6]  # the guided engine takes the guidance scale too
+    assert launched == ["guidance_scale"] * 3 + ["guidance_residual"] * 2
 
 
 def test_microseconds_are_those_of_the_median_video_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

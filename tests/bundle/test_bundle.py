@@ -57,13 +57,6 @@ def test_a_shorter_last_chunk_adds_a_graph_over_the_same_weights(paper_bundle: B
     assert (graphs[whole].outputs[0].shape[0], graphs[rest].outputs[0].shape[0]) == (4, 2)
 
 
-def test_readers_of_before_are_asked_to_upgrade_only_for_what_they_cannot_run(
-    nano_bundle: Bundle, paper_bundle: Bundle
-) -> None:
-    assert nano_bundle.manifest.format_version == 1
-    assert paper_bundle.manifest.format_version == 3
-
-
 def test_the_graph_of_the_last_chunk_must_be_there(paper_bundle: Bundle, tmp_path: Path) -> None:
     root = Path(shutil.copytree(paper_bundle.root, tmp_path / "bundle"))
     graphs = json.loads((root / MANIFEST).read_text())["graphs"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.engines.tensorrt.test_plan_choice import TENSOR_BYTES, plan_records, with_plans
+from tests.runtime.test_step_plans import cached_bundle
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import PlanRecord
-from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs
+from vcut_trt.bundle.memory import CUDA_CONTEXT_BYTES, GIB, MemoryNeed, memory_need, memory_needs, tensor_bytes
 from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.residency import LAYOUTS, Layout, Residency, layouts, leaner_layout
@@ -89,6 +90,19 @@ def test_what_is_spare_counts_the_cuda_context(nano_bundle: Bundle, tmp_path: Pa
     assert need.spare_bytes(GIB) == GIB - CUDA_CONTEXT_BYTES - 17 - 5 - TENSOR_BYTES
     assert need.spare_bytes(need.total_bytes) == 0
     assert need.spare_bytes(0) < 0
+
+
+def test_what_steps_share_is_counted_as_often_as_it_is_allocated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tensors of a bundle with a step cache, by hand, in fp32: frames 6, latents 8 × 16, projection ΣC."""
+    manifest = cached_bundle(tmp_path_factory, 0).manifest
+    latents, plane = 4 * 6 * 4 * 8 * 16, 4 * 4 * 8 * 16
+    columns = 4 * manifest.graphs[GraphName.IMAGE_ENCODER].outputs[0].shape[-1]
+    loop = 2 * latents + 2 * latents + latents  # both ways, their histories, the residual
+    constants = plane + 2 * columns + columns + 4 * 3 + 4 * 8 + 4 * 6
+    feature = 4 * (2 * 6) * manifest.graphs[GraphName.UNET_CFG].outputs[-1].shape[1] * 8 * 16
+    image = 4 * 3 * 224 * 224 + 2 * columns + 4 * 3 * 64 * 128 + plane
+    frames = 4 * 3 * 4 * 8 * 16 + 4 * 3 * 3 * 64 * 128
+    assert tensor_bytes(manifest) == loop + constants + feature + image + frames
 
 
 REST = GraphName.VAE_DECODER_REST

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tests.models import checkpoint, with_unet
 from vcut_trt.checkpoints.tiny import TINY
 from vcut_trt.export.encoders import ImageEncoder, VaeDecoder
-from vcut_trt.export.steps import UNetSingle
 
 FP16_SAFE = 10_000.0  # a sixth of fp16's largest number: full width is no deeper, so no larger by much
 MEDIUM = with_unet(
@@ -50,7 +49,7 @@ def test_the_unet_stays_finite_in_fp16(sigma: float) -> None:
     image_latents = torch.randn(1, 4, 8, 16, generator=generator).to(half)
     embedding = torch.randn(1, 1, 64, generator=generator).to(half)
     time_ids = torch.tensor([[6.0, 127.0, 0.02]])
-    step = UNetSingle(checkpoint(MEDIUM).unet(half)).unet
+    step = checkpoint(MEDIUM).unet(half)
     sample = torch.cat(
         [(latents / (sigma**2 + 1) ** 0.5).to(half), image_latents[:, None].expand(-1, 2, -1, -1, -1)], 2
     )

@@ -174,9 +174,10 @@ class Session:
 
     def _compute(self, addresses: dict[str, int]) -> None:
         inputs = {value.name: _at(addresses[value.name], value.shape) for value in self._session.get_inputs()}
-        (output,) = self._session.get_outputs()
-        (result,) = self._session.run([output.name], {name: array.copy() for name, array in inputs.items()})
-        _at(addresses[output.name], output.shape)[...] = result
+        outputs = self._session.get_outputs()
+        results = self._session.run(None, {name: array.copy() for name, array in inputs.items()})
+        for output, result in zip(outputs, results, strict=True):
+            _at(addresses[output.name], output.shape)[...] = result
 
 
 class Binding:

@@ -38,9 +38,9 @@ def make_engine(kind: str, bundle: Bundle) -> Engine:
     spec = GraphSpec(inputs=record.inputs, outputs=record.outputs)
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(bundle.verify_graph(GRAPH), spec, Workspace(CPU))
-    modules, _ = graph_modules(
+    modules = graph_modules(
         checkpoint(), cross_attention=CrossAttention.EXACT, cfg=CfgMode.BATCHED, dtype=torch.float32
-    )
+    ).modules
     return TorchEngine(modules[GRAPH], spec, Workspace(CPU))
 
 
@@ -80,8 +80,8 @@ def test_strides_do_not_matter(engine: Engine) -> None:
 
 def test_a_missing_and_an_unknown_tensor_are_named(engine: Engine) -> None:
     tensors = make_tensors(engine)
-    tensors["timestep"] = tensors.pop("sigma")
-    with pytest.raises(EngineError, match="expected .*sigma_next; missing: sigma; unknown: timestep"):
+    tensors["timestep"] = tensors.pop("scalars")
+    with pytest.raises(EngineError, match="expected .*scalars; missing: scalars; unknown: timestep"):
         engine(**tensors)
 
 
@@ -94,7 +94,7 @@ def test_a_missing_and_an_unknown_tensor_are_named(engine: Engine) -> None:
             r"`latents` is \(1, 5, 4, 8, 16\) float32; .* takes \(1, 6, 4, 8, 16\) float32",
         ),
         ("latents", lambda x: x.half(), r"`latents` is \(1, 6, 4, 8, 16\) float16; .* \(1, 6, 4, 8, 16\) float32"),
-        ("sigma", lambda x: x[None], r"`sigma` is \(1,\) float32; .* takes \(\) float32"),
+        ("scalars", lambda x: x[None], r"`scalars` is \(1, 8\) float32; .* takes \(8,\) float32"),
         ("added_time_ids", lambda x: x.long(), r"`added_time_ids` is \(1, 3\) int64; .* takes \(1, 3\) float32"),
         ("latents", lambda x: x.to(OTHER_DEVICE), "`latents` is on meta; this engine runs on cpu"),
     ],

@@ -91,7 +91,7 @@ def test_both_unet_graphs_resolve_a_parameters_name_to_the_same_bytes(nano_bundl
     paths = [nano_bundle.verify_graph(name) for name in (GraphName.UNET_CFG, GraphName.UNET_SINGLE)]
     one, other = map(external, paths)
     assert {info.location for info in (*one.values(), *other.values())} == {"unet.weights"}
-    weights = [name for name in one.keys() & other.keys() if name.startswith("unet.")]
+    weights = [name for name in one.keys() & other.keys() if name.startswith("passes.unet.")]
     assert len(weights) > 50
     for name in weights:
         assert (one[name].offset, one[name].length) == (other[name].offset, other[name].length)

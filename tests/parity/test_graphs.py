@@ -34,9 +34,9 @@ def open_graph(bundle: Bundle, name: GraphName) -> Engine:
 
 def references(bundle: Bundle) -> dict[GraphName, TorchEngine]:
     manifest = bundle.manifest
-    modules, _ = graph_modules(
+    modules = graph_modules(
         checkpoint(), cross_attention=manifest.cross_attention, cfg=manifest.cfg, dtype=torch.float32
-    )
+    ).modules
     return {name: TorchEngine(modules[name], graph_spec(bundle, name), Workspace(CPU)) for name in graph_names()}
 
 
@@ -54,7 +54,9 @@ def test_each_graph_in_onnx_runtime_equals_its_module(fixture: str, request: pyt
 def test_both_ways_to_guide_give_the_same_step(nano_bundle: Bundle) -> None:
     results = []
     for cfg in CfgMode:
-        modules, _ = graph_modules(checkpoint(), cross_attention=CrossAttention.EXACT, cfg=cfg, dtype=torch.float32)
+        modules = graph_modules(
+            checkpoint(), cross_attention=CrossAttention.EXACT, cfg=cfg, dtype=torch.float32
+        ).modules
         graph = nano_bundle.manifest.graphs[GraphName.UNET_CFG]
         spec = GraphSpec(inputs=graph.inputs, outputs=graph.outputs)
         engine = TorchEngine(modules[GraphName.UNET_CFG], spec, Workspace(CPU))

@@ -23,12 +23,17 @@ STEPS, CUT_STEP = 5, 3
 Tensors = dict[str, Tensor]
 
 
-def guided(latents: Any, sigma: Any, sigma_next: Any, **_constants: Any) -> Any:
-    return 0.5 * latents + sigma - sigma_next
+def guided(latents: Any, scalars: Any, **_constants: Any) -> Any:
+    return 0.5 * latents + change(scalars)
 
 
-def single(latents: Any, sigma: Any, sigma_next: Any, **_constants: Any) -> Any:
-    return 0.25 * latents - sigma + sigma_next
+def single(latents: Any, scalars: Any, **_constants: Any) -> Any:
+    return 0.25 * latents - change(scalars)
+
+
+def change(scalars: Any) -> Any:
+    """σ − σ', from σ and Euler's a, which is σ'/σ."""
+    return scalars[0] * (1 - scalars[1])
 
 
 @pytest.fixture

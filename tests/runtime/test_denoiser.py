@@ -20,7 +20,7 @@ from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.spec.graphs import graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.step_plan import StepPlan
 from vcut_trt.spec.video import VideoSpec
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ Formula = Callable[..., Any]
 
 
 class FormulaEngine(BaseEngine):
-    """Computes its output with NumPy: every torch operation that a test counts is one of the code under test."""
+    """Computes its first output, or all by name, with NumPy: torch's operations are those of the code under test."""
 
     def __init__(self, spec: GraphSpec, workspace: Workspace, formula: Formula) -> None:
         super().__init__(spec, workspace)
@@ -44,10 +44,13 @@ class FormulaEngine(BaseEngine):
     def _bind(self, tensors: dict[str, Tensor]) -> Launch:
         self.bound.append(tensors)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        output = arrays.pop(self.outputs[0].name)
+        outputs = {spec.name: arrays[spec.name] for spec in self.outputs}
+        inputs = {spec.name: arrays[spec.name] for spec in self.inputs}
 
         def run() -> None:
-            output[...] = self._formula(**arrays)
+            made = self._formula(**inputs)
+            for name, array in (made if isinstance(made, dict) else {self.outputs[0].name: made}).items():
+                outputs[name][...] = array
 
         return run
 
@@ -80,11 +83,12 @@ class Unets:
         }
 
     def _formula(self, engine: str) -> Formula:
-        def step(latents: Any, sigma: Any, sigma_next: Any, **constants: Any) -> Any:
-            self.runs.append((engine, float(sigma), float(sigma_next)))
+        def step(latents: Any, history: Any, scalars: Any, **constants: Any) -> dict[str, Any]:
+            sigma, a = scalars[:2]
+            self.runs.append((engine, float(sigma), float(a * sigma)))  # Euler's a is σ'/σ
             self.inputs.append({name: array.copy() for name, array in {**constants, "latents": latents}.items()})
             factor = 0.5 if engine == "unet_cfg" else -1.0
-            return factor * latents + sigma - 0.25 * sigma_next
+            return {"next_latents": factor * latents + sigma - 0.25 * a * sigma, "next_history": history}
 
         return step
 
@@ -116,8 +120,8 @@ GUIDANCE = torch.tensor([1.0, 2.0, 3.0])
 def denoiser_of(
     engines: StepEngines, cut_step: int, guidance: Tensor | None = GUIDANCE, seed: int = 0, sigmas: Tensor = SIGMAS
 ) -> Denoiser:
-    schedule = CutSchedule(num_inference_steps=len(sigmas) - 1, cut_step=cut_step)
-    return engines.denoiser(conditioning(seed), sigmas, schedule, guidance)
+    plan = StepPlan(sigmas=tuple(sigmas.tolist()), cut_step=1 if guidance is None else cut_step)
+    return engines.denoiser(conditioning(seed), plan, guidance)
 
 
 def run_all(denoiser: Denoiser, latents: Tensor, steps: int = STEPS) -> Tensor:
@@ -241,9 +245,9 @@ def test_a_second_video_may_have_other_sigmas_guidance_and_number_of_steps(unets
     run_all(denoiser_of(engines, cut_step=2), first_latents())
     unets.runs.clear()
     unets.inputs.clear()
-    sigmas = torch.tensor([7.0, 5.0, 0.0])
+    sigmas = torch.tensor([8.0, 2.0, 0.0])
     run_all(denoiser_of(engines, 3, torch.tensor([4.0, 5.0, 6.0]), sigmas=sigmas), first_latents(), steps=2)
-    assert unets.runs == [("unet_cfg", 7.0, 5.0), ("unet_cfg", 5.0, 0.0)]
+    assert unets.runs == [("unet_cfg", 8.0, 2.0), ("unet_cfg", 2.0, 0.0)]
     np.testing.assert_array_equal(unets.inputs[0]["guidance_scale"], [4.0, 5.0, 6.0])
 
 
@@ -260,22 +264,25 @@ def test_what_both_engines_take_alike_is_bound_to_the_same_tensor(unets: Unets) 
     StepEngines(unets.engines)
     guided, single = (unets.engines[name].bound[0] for name in (GraphName.UNET_CFG, GraphName.UNET_SINGLE))
     shared = {name for name in single if single[name].data_ptr() == guided[name].data_ptr()}
-    assert shared == {"latents", "next_latents", "sigma", "sigma_next", "image_latents", "added_time_ids"}
+    assert shared == {
+        *("latents", "next_latents", "history", "next_history", "guidance_residual"),
+        *("scalars", "image_latents", "added_time_ids"),
+    }
     for tensors in (guided, single):
         assert len({tensor.data_ptr() for tensor in tensors.values()}) == len(tensors)
         assert all(tensor.data_ptr() % ALIGNMENT_BYTES == 0 for tensor in tensors.values())
 
 
 def test_a_step_with_its_guard_allocates_nothing(unets: Unets) -> None:
-    schedule = CutSchedule(num_inference_steps=STEPS, cut_step=3)
-    denoiser = denoiser_of(StepEngines(unets.engines), schedule.cut_step)
-    guard = FiniteGuard(schedule, CPU)
+    plan = StepPlan(sigmas=tuple(SIGMAS.tolist()), cut_step=3)
+    denoiser = denoiser_of(StepEngines(unets.engines), plan.cut_step)
+    guard = FiniteGuard(plan, CPU)
     latents = denoiser(first_latents(), 1)
     with torch.inference_mode(), Operations() as operations:
         for step in range(2, STEPS + 1):
             latents = denoiser(latents, step)
             guard.note_step(step, latents)
-    # the two sigmas into their slots; the sum into its own
+    # the scalars into their slots; the sum into its own
     assert operations.names == ["aten.copy_.default", "aten.sum.IntList_out"] * (STEPS - 1)
 
 

@@ -88,16 +88,18 @@ def test_the_graphs_of_svd_in_fp16() -> None:
 
     step = [
         "latents (2, 14, 4, 72, 128) float32",
+        "history (2, 14, 4, 72, 128) float32",
         "image_latents (2, 4, 72, 128) float16",
         "image_projection (4, 1, 12480) float16",
         "added_time_ids (2, 3) float32",
-        "sigma () float32",
-        "sigma_next () float32",
+        "scalars (8,) float32",
     ]
     assert shown(graphs[GraphName.UNET_CFG].inputs) == [*step, "guidance_scale (14,) float32"]
-    assert shown(graphs[GraphName.UNET_SINGLE].inputs) == [s.replace("(4, 1,", "(2, 1,") for s in step]
-    for name in (GraphName.UNET_CFG, GraphName.UNET_SINGLE):
-        assert shown(graphs[name].outputs) == ["next_latents (2, 14, 4, 72, 128) float32"]
+    residual = "guidance_residual (2, 14, 4, 72, 128) float32"
+    assert shown(graphs[GraphName.UNET_SINGLE].inputs) == [*(s.replace("(4, 1,", "(2, 1,") for s in step), residual]
+    made = ["next_latents (2, 14, 4, 72, 128) float32", "next_history (2, 14, 4, 72, 128) float32"]
+    assert shown(graphs[GraphName.UNET_SINGLE].outputs) == made
+    assert shown(graphs[GraphName.UNET_CFG].outputs) == [*made, residual]
     assert shown(graphs[GraphName.IMAGE_ENCODER].inputs) == ["pixel_values (2, 3, 224, 224) float16"]
     assert shown(graphs[GraphName.IMAGE_ENCODER].outputs) == ["image_projection (4, 1, 12480) float16"]
     assert shown(graphs[GraphName.VAE_ENCODER].inputs) == ["image (2, 3, 576, 1024) float32"]

@@ -9,12 +9,12 @@ import pytest
 from diffusers.schedulers import AysSchedules
 
 from vcut_trt.errors import ConfigError
-from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.spec.clip import ClipDefaults, ClipSettings
 from vcut_trt.spec.grids import Grid
 
 
 def test_ten_steps_of_ays_are_the_published_ones() -> None:
-    sigmas = ClipSettings(num_inference_steps=10, cut_step=11, grid=Grid.AYS).sigmas
+    sigmas = ClipSettings(num_inference_steps=10, cut_step=11, grid=Grid.AYS).step_sigmas
     assert sigmas == pytest.approx(AysSchedules["StableDiffusionVideoSigmas"], rel=1e-12)
 
 
@@ -45,7 +45,7 @@ def test_sgm_uniform_is_even_in_the_logarithm() -> None:
 
 def test_karras_is_left_to_the_scheduler() -> None:
     assert Grid.KARRAS.sigmas(25) is None
-    assert ClipSettings(num_inference_steps=25, cut_step=17).sigmas is None
+    assert ClipSettings(num_inference_steps=25, cut_step=17).step_sigmas is None
 
 
 @pytest.mark.parametrize("grid", list(Grid))
@@ -56,4 +56,4 @@ def test_no_steps_are_refused(grid: Grid) -> None:
 
 def test_a_grid_that_is_not_known_is_refused() -> None:
     with pytest.raises(ConfigError, match="grid is 'even'; use karras, ays, sgm_uniform"):
-        ClipSettings.of({"grid": "even"}, reference_cut_step=17)
+        ClipSettings.of({"grid": "even"}, ClipDefaults())

@@ -17,7 +17,7 @@ from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.errors import BundleError, ConfigError
 from vcut_trt.export.exporter import ExportConfig, export_bundle
-from vcut_trt.export.steps import STEP_MODULES, UNetCfgBatched
+from vcut_trt.export.steps import STEP_MODULES, Passes, UNetCfgBatched
 from vcut_trt.measure.samples import sample_images
 from vcut_trt.measure.verify import verify_bundle
 from vcut_trt.runtime.pipeline import VCutPipeline
@@ -26,6 +26,7 @@ from vcut_trt.spec.graphs import graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.step_plan import StepPlan
 from vcut_trt.spec.steps import CUT_KINDS, GUIDED, SINGLE, STEP_KINDS, Stage, StepKind, step_kinds
 
 STEPS = 3
@@ -36,18 +37,9 @@ HALF = StepKind(name="half", graph=GraphName("unet_half"), stage=Stage.SEMANTIC_
 
 
 class HalfGuided(UNetCfgBatched):
-    def forward(
-        self,
-        latents: Tensor,
-        image_latents: Tensor,
-        image_projection: Tensor,
-        added_time_ids: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-        guidance_scale: Tensor,
-    ) -> Tensor:
-        half = 0.5 * guidance_scale
-        return super().forward(latents, image_latents, image_projection, added_time_ids, sigma, sigma_next, half)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *others, guidance_scale = inputs
+        return super().forward(*others, 0.5 * guidance_scale)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def know_the_third_kind(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(STEP_KINDS, HALF.name, HALF)
-    patch.setitem(STEP_MODULES, HALF.name, lambda unet, _cfg: HalfGuided(unet))
+    patch.setitem(STEP_MODULES, HALF.name, lambda unet, _cfg, _split: HalfGuided(Passes(unet, None, shallow=False)))
 
 
 def video(bundle: Bundle, *, max_guidance_scale: float = 3.0, min_guidance_scale: float = 1.0) -> np.ndarray:
@@ -97,7 +89,6 @@ def test_a_bundle_has_the_graphs_of_its_kinds(half_bundle: Bundle, monkeypatch: 
         "unet_half",
         "vae_decoder",
     )
-    assert manifest.format_version == 2
     weights = {manifest.graphs[kind.graph].weights.path for kind in (GUIDED, SINGLE, HALF)}
     assert len(weights) == 1, "one copy of the UNet's weights for all kinds"
 
@@ -107,7 +98,7 @@ def test_the_pipeline_runs_a_third_kind(half_bundle: Bundle, monkeypatch: pytest
     bundle = Bundle.open(half_bundle.root)
     by_the_guided_graph = video(bundle, min_guidance_scale=0.5, max_guidance_scale=1.5)
     whole = video(bundle)
-    monkeypatch.setattr(CutSchedule, "kind", lambda _self, _step: HALF)
+    monkeypatch.setattr(StepPlan, "kind", lambda _self, _step: HALF)
     by_the_third = video(bundle)
     np.testing.assert_allclose(by_the_third, by_the_guided_graph, atol=1e-5)
     assert np.abs(by_the_third - whole).max() > 1e-3, "half the guidance shows"
@@ -137,10 +128,9 @@ def test_graphs_that_are_not_those_of_the_kinds_are_damage(
         Bundle.open(tmp_path)
 
 
-def test_a_bundle_of_the_cut_alone_is_written_as_ever(nano_bundle: Bundle) -> None:
+def test_a_bundle_of_the_cut_alone_names_no_kinds(nano_bundle: Bundle) -> None:
     content = json.loads((nano_bundle.root / MANIFEST).read_text())
-    assert content["format_version"] == 1
-    assert "step_kinds" not in content
+    assert {"step_kinds", "step_cache"} & content.keys() == set()
 
 
 def test_kinds_decide_inputs_and_cost() -> None:
@@ -148,13 +138,13 @@ def test_kinds_decide_inputs_and_cost() -> None:
     guided, single = ({tensor.name: tensor.shape for tensor in specs[kind.graph].inputs} for kind in (GUIDED, SINGLE))
     assert guided["image_projection"] == (2, 1, 64)
     assert single["image_projection"] == (1, 1, 64)
-    assert guided.keys() - single.keys() == {"guidance_scale"}
+    assert guided.keys() ^ single.keys() == {"guidance_scale", "guidance_residual"}
     assert tuple(specs) == graph_names()
     assert CutSchedule(num_inference_steps=25, cut_step=17).unet_passes == 2 * 16 + 9
 
 
 def test_an_unknown_kind_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown kinds of steps: backwards; known are guided, single"):
+    with pytest.raises(ConfigError, match="unknown kinds of steps: backwards; known are guided, single, "):
         step_kinds(["guided", "backwards"])
     with pytest.raises(ConfigError, match="unknown kinds of steps: backwards"):
         ExportConfig(video=NANO_VIDEO, precision=Precision.FP32, output=tmp_path, step_kinds=("backwards",))

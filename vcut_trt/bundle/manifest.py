@@ -9,16 +9,23 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vcut_trt.spec.choices import CfgMode, CrossAttention, Like
+from vcut_trt.spec.clip import ClipDefaults
 from vcut_trt.spec.graphs import decoder_graphs, graph_names
 from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import REFERENCE_STEPS
-from vcut_trt.spec.steps import CUT_KINDS, STEP_KINDS, step_graphs
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import StepSupport
+from vcut_trt.spec.steps import CUT_KINDS, GUIDED, STEP_KINDS, check_step_cache, step_graphs
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import FileRecord, FrozenModel, sha256_of
 
-FORMAT_VERSION = 4
-"""The newest that is read. Written is 1 wherever an earlier vcut_trt can read the bundle."""
+FORMAT_VERSION = 5
+"""What is written, and the newest that is read.
+
+    2  knows kinds of steps    3  a shorter last chunk    4  the files that the checkpoint was read from
+    5  the graphs of steps take the scalars of any solver; those before take a sigma and the next: Euler's step alone
+"""
 
 MANIFEST = "bundle.json"
 
@@ -62,6 +69,15 @@ class ModelRecord(FrozenModel):
     loras: tuple[LoraRecord, ...] = ()
 
 
+class DefaultsRecord(FrozenModel):
+    """What a bundle's clips have that nobody asked otherwise for: see `spec.clip.ClipDefaults`."""
+
+    min_guidance_scale: float | None = None
+    max_guidance_scale: float | None = None
+    num_inference_steps: int | None = None
+    solver: Solver | None = None
+
+
 class GraphRecord(FrozenModel):
     """One ONNX graph."""
 
@@ -99,18 +115,6 @@ class PlanSet:
         return f"{self.folder} (compute capability {', '.join(self.compute_capabilities)})"
 
 
-def format_version_of(model: ModelRecord, video: VideoSpec, kinds: tuple[str, ...]) -> Literal[1, 2, 3, 4]:
-    """The oldest format whose readers can run a bundle.
-
-    2 knows kinds of steps, 3 a last chunk that is shorter, 4 the files that the checkpoint was read from.
-    """
-    if model.sources:
-        return 4
-    if video.last_chunk:
-        return 3
-    return 1 if kinds == CUT_KINDS else 2
-
-
 def unknown_kinds(content: object) -> list[str]:
     """The kinds of steps in what a manifest's file holds, checked or not, that are not known here."""
     named = content.get("step_kinds", ()) if isinstance(content, dict) else ()
@@ -122,7 +126,7 @@ def unknown_kinds(content: object) -> list[str]:
 class Manifest(FrozenModel):
     """`bundle.json`."""
 
-    format_version: Literal[1, 2, 3, 4] = 1  # see `format_version_of`
+    format_version: Literal[1, 2, 3, 4, 5] = 1  # see `FORMAT_VERSION`
     model: ModelRecord
     video: VideoSpec
     precision: Precision
@@ -131,10 +135,18 @@ class Manifest(FrozenModel):
     cut_step: Annotated[int, Field(ge=1, le=REFERENCE_STEPS + 1)]  # of 25 steps
     opset: int
     step_kinds: tuple[str, ...] = CUT_KINDS  # their names; left out of the file where they are these
+    step_cache: int | None = None  # where the UNet is split for shallow steps
+    defaults: DefaultsRecord | None = None  # of its clips, where they are others than everybody's
     graphs: dict[GraphName, GraphRecord]
     plans: tuple[PlanRecord, ...] = ()
     configs: tuple[FileRecord, ...]
     libraries: dict[str, str]  # the versions that made the bundle
+
+    @model_validator(mode="after")
+    def _has_the_cache_of_its_kinds(self) -> Manifest:
+        check_step_cache(self.step_kinds, self.step_cache)
+        assert self.clip_defaults  # raises on its own behalf
+        return self
 
     @model_validator(mode="after")
     def _has_the_graphs_of_its_kinds(self) -> Manifest:
@@ -152,6 +164,19 @@ class Manifest(FrozenModel):
         return self
 
     @property
+    def clip_defaults(self) -> ClipDefaults:
+        """What its clips have that nobody asked otherwise for."""
+        own = {} if self.defaults is None else dict(self.defaults)
+        if GUIDED.name not in self.step_kinds:
+            own = {"min_guidance_scale": 1.0, "max_guidance_scale": 1.0, **own}
+        return ClipDefaults(reference_cut_step=self.cut_step, **own)
+
+    @property
+    def steps(self) -> StepSupport:
+        """Which plans of steps it can run."""
+        return StepSupport(kinds=self.step_kinds, any_solver=self.format_version >= 5)
+
+    @property
     def step_graphs(self) -> tuple[GraphName, ...]:
         """The graphs of its kinds of steps."""
         return step_graphs(self.step_kinds)
@@ -159,6 +184,7 @@ class Manifest(FrozenModel):
     def to_json(self) -> str:
         """The content of `bundle.json`. What the first readers did not know is in it only where it says something."""
         exclude: dict[str, bool | dict[str, bool]] = {"step_kinds": True} if self.step_kinds == CUT_KINDS else {}
+        exclude |= {name: True for name in ("step_cache", "defaults") if getattr(self, name) is None}
         unsaid = ModelRecord.model_fields.keys() - self.model.model_dump(exclude_defaults=True).keys()
         if unsaid:
             exclude["model"] = dict.fromkeys(unsaid, True)

@@ -2,7 +2,7 @@
 
 weights      of the plans that are loaded at the same time
 scratch      one buffer for all engines, as large as the largest loaded one needs: they never run at once
-tensors      inputs and outputs of every graph; they stay, whatever is loaded
+tensors      inputs and outputs of the graphs; they stay, whatever is loaded
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from vcut_trt.bundle.manifest import Manifest, PlanSet
-from vcut_trt.spec.interface import GraphName
+from vcut_trt.bundle.manifest import GraphRecord, Manifest, PlanSet
+from vcut_trt.spec.interface import GraphName, TensorSpec
 from vcut_trt.spec.residency import Layout, Residency, layouts
 
 GIB = 1 << 30
@@ -65,7 +65,24 @@ def _group_need(manifest: Manifest, plans: PlanSet, group: Collection[GraphName]
         compute_capabilities=plans.compute_capabilities,
         weights_bytes=sum(plan.weights_bytes for plan in loaded),
         scratch_bytes=max((plan.activation_bytes for plan in loaded), default=0),
-        tensor_bytes=sum(
-            tensor.nbytes for graph in manifest.graphs.values() for tensor in (*graph.inputs, *graph.outputs)
-        ),
+        tensor_bytes=tensor_bytes(manifest),
     )
+
+
+def tensor_bytes(manifest: Manifest) -> int:
+    """Of all tensors: encoders and decoders have their own; steps share theirs, as `runtime.denoiser` binds them."""
+    steps = set(manifest.step_graphs)
+    own = [_tensors(record) for name, record in manifest.graphs.items() if name not in steps]
+    shared = {tensor for name in steps for tensor in _tensors(manifest.graphs[name])}
+    features = {tensor for tensor in shared if tensor.name == "deep_feature"}
+    return sum(
+        (
+            sum(tensor.nbytes for tensors in own for tensor in tensors),
+            sum(tensor.nbytes for tensor in shared - features),
+            max((tensor.nbytes for tensor in features), default=0),  # the smaller ones are halves of the largest
+        )
+    )
+
+
+def _tensors(record: GraphRecord) -> tuple[TensorSpec, ...]:
+    return (*record.inputs, *record.outputs)

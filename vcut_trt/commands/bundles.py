@@ -21,11 +21,13 @@ from vcut_trt.commands.export_options import (
     LikeOption,
     LoraOption,
     ModelOption,
+    NoGuidanceOption,
     OpsetOption,
     OutputOption,
     PrecisionOption,
     RandomWeightsOption,
     RevisionOption,
+    StepCacheOption,
     TargetOption,
     TensorrtOption,
     UNetOption,
@@ -41,6 +43,7 @@ from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse
 from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode
 from vcut_trt.spec.graphs import OPSETS
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
+from vcut_trt.spec.steps import kinds_for
 from vcut_trt.work.staging import check_stageable
 
 if TYPE_CHECKING:
@@ -67,6 +70,8 @@ def export(
     cross_attention: CrossAttentionOption = DEFAULT_CROSS_ATTENTION,
     cfg: CfgOption = CfgMode.BATCHED,
     cut_step: CutStepOption = DEFAULT_CUT_STEP,
+    step_cache: StepCacheOption = None,
+    no_guidance: NoGuidanceOption = False,
     opset: OpsetOption = OPSETS[0],
     target: TargetOption = None,
     tensorrt: TensorrtOption = FlavourChoice.AUTO,
@@ -103,6 +108,8 @@ def export(
             cross_attention=cross_attention,
             cfg=cfg,
             cut_step=cut_step,
+            step_cache=step_cache,
+            step_kinds=kinds_for(guidance=not no_guidance, step_cache=step_cache is not None),
             opset=opset,
             plan_folders=int(build is not None),
         )

@@ -94,6 +94,21 @@ CutStepOption = Annotated[
     int,
     typer.Option(help=f"Default cut step of the bundle, 1 … {REFERENCE_STEPS + 1}, of {REFERENCE_STEPS} steps."),
 ]
+StepCacheOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Add graphs of shallow steps, which run the outer layers alone over what a full step left: 0 splits the "
+        "UNet at its outermost layer (under 9 % of a step), 3 below its first level (half a step). Default: none.",
+        show_default=False,
+    ),
+]
+NoGuidanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-guidance",
+        help="Leave the guided graphs out, for models that need no guidance: half of the build, one UNet plan less.",
+    ),
+]
 OpsetOption = Annotated[int, typer.Option(help="ONNX opset: 21, or 23 (keeps Attention whole).")]
 TargetOption = Annotated[
     list[str] | None,

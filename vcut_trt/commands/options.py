@@ -89,4 +89,4 @@ def clip_settings(
         "fit": fit,
         "grid": grid,
     }
-    return ClipSettings.of(asked, reference_cut_step=bundle.manifest.cut_step)
+    return ClipSettings.of(asked, bundle.manifest.clip_defaults)

@@ -65,11 +65,13 @@ class TorchEngine(BaseEngine):
 
     def _bind(self, tensors: dict[str, Tensor]) -> Launch:
         arguments = tuple(tensors[spec.name] for spec in self.inputs)
-        output = tensors[self.outputs[0].name]
+        outputs = tuple(tensors[spec.name] for spec in self.outputs)
 
         def run() -> None:
             with torch.inference_mode(), timed_convolutions(), out_of_memory("a module's activations"):
-                output.copy_(self._module(*arguments))
+                made = self._module(*arguments)
+                for output, tensor in zip(outputs, (made,) if isinstance(made, Tensor) else made, strict=True):
+                    output.copy_(tensor)
 
         if not self._captures:
             return run

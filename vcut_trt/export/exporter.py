@@ -1,6 +1,6 @@
 """Export: checkpoint → bundle. The parts of the checkpoint are loaded when their turn comes, and freed.
 
-UNet            fold ─► unet_cfg, unet_single (one weights file)      leaves the projection behind, 13 M parameters
+UNet            fold ─► unet_cfg, unet_single … (one weights file)    leaves the projection behind, 13 M parameters
 image encoder   + projection ─► image_encoder
 VAE             ─► vae_encoder (fp32); vae_decoder, vae_decoder_rest (one weights file)
 """
@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
-from vcut_trt.bundle.manifest import MANIFEST, GraphRecord, Manifest, format_version_of
+from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, GraphRecord, Manifest
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
@@ -31,7 +31,7 @@ from vcut_trt.spec.graphs import OPSETS, decoder_graphs, graph_names, graph_spec
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
-from vcut_trt.spec.steps import CUT_KINDS, step_kinds
+from vcut_trt.spec.steps import CUT_KINDS, check_step_cache, step_kinds
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.files import FileRecord, check_text
 from vcut_trt.work.host_memory import give_back
@@ -49,7 +49,8 @@ class ExportConfig:
     """What to export, and how.
 
     Raises:
-        ConfigError: The cut step lies outside 1 … 26, or the opset is not supported, or a kind of step is not known.
+        ConfigError: The cut step lies outside 1 … 26, the opset is not supported, a kind of step is not known, or the
+            step cache is not what the kinds need.
     """
 
     video: VideoSpec
@@ -60,11 +61,12 @@ class ExportConfig:
     cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
     opset: int = OPSETS[0]
     step_kinds: tuple[str, ...] = CUT_KINDS
+    step_cache: int | None = None  # where the UNet is split for kinds that are shallow: see `spec.steps.SPLITS`
     plan_folders: int = 0  # how many sets of plans will follow: the disk must have room for them too
 
     def __post_init__(self) -> None:
         CutSchedule(num_inference_steps=REFERENCE_STEPS, cut_step=self.cut_step)
-        step_kinds(self.step_kinds)
+        check_step_cache(self.step_kinds, self.step_cache)
         if self.opset not in OPSETS:
             raise ConfigError(f"opset is {self.opset}; supported are {', '.join(map(str, OPSETS))}")
 
@@ -148,8 +150,9 @@ class _Exporter:
             cfg=config.cfg,
             cut_step=config.cut_step,
             opset=config.opset,
-            format_version=format_version_of(model, config.video, config.step_kinds),
+            format_version=FORMAT_VERSION,
             step_kinds=config.step_kinds,
+            step_cache=config.step_cache,
             graphs={name: graphs[name] for name in graph_names(config.step_kinds, decoder_graphs(config.video))},
             configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
             libraries=library_versions(LIBRARIES),
@@ -164,10 +167,11 @@ class _Exporter:
             return {**reused[0], **reused[1]}
         config, checkpoint = self._config, self._checkpoint
         with self._progress.stage("UNet: load and fold"):
-            unet, projection = folded_unet(
-                checkpoint, config.cross_attention, config.cfg, config.dtype, config.step_kinds
+            unet, projection, feature = folded_unet(
+                checkpoint, config.cross_attention, config.cfg, config.dtype, config.step_kinds, config.step_cache
             )
-        specs = graph_specs(config.video, config.precision, projection_width(projection, checkpoint), config.step_kinds)
+        width = projection_width(projection, checkpoint)
+        specs = graph_specs(config.video, config.precision, width, config.step_kinds, feature)
         encoder = reused[0] or self._write(
             "image_encoder",
             {GraphName.IMAGE_ENCODER: image_encoder_module(checkpoint, projection, config.dtype)},
@@ -230,7 +234,14 @@ def _inputs_key(checkpoint: Checkpoint, config: ExportConfig) -> str:
         "checkpoint": checkpoint.fingerprint(),
         "libraries": library_versions(LIBRARIES),
         "video": asdict(config.video),
-        "options": [config.precision, config.cross_attention, config.cfg, config.opset, *config.step_kinds],
+        "options": [
+            config.precision,
+            config.cross_attention,
+            config.cfg,
+            config.opset,
+            config.step_cache,
+            *config.step_kinds,
+        ],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -240,7 +251,8 @@ def _check_disk(staging: Staging, checkpoint: Checkpoint, config: ExportConfig) 
     parameters = checkpoint.parameter_counts()
     unet = config.dtype.itemsize * parameters["unet"]
     graphs = unet + config.dtype.itemsize * parameters["image_encoder"] + 4 * parameters["vae"]
-    needed = graphs + config.plan_folders * (graphs + unet)  # each UNet plan holds the weights by itself
+    whole = sum(not kind.shallow for kind in step_kinds(config.step_kinds))  # each holds the weights by itself
+    needed = graphs + config.plan_folders * (graphs + (whole - 1) * unet)
     free = shutil.disk_usage(staging.folder).free + staging.finished_bytes
     if free < needed:
         raise ExportError(

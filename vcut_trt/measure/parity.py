@@ -16,6 +16,10 @@ FOLD_TOLERANCE = 1e-5
 """Relative, fp32: W_o W_v is rounded once more than W_o (W_v e), 2⁻²⁴ each, over the depth of the UNet."""
 
 
+SCALARS = (2.0, 0.05, 0.95, 0.1, 0.5, -0.5, 0.25, 0.0)
+"""Of a step of any kind: every term counts, and the denoised latents, the UNet's share, the most."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One row of the table."""
@@ -55,7 +59,9 @@ def example_inputs(spec: GraphSpec, device: torch.device) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(SEED)
 
     def example(tensor: TensorSpec) -> Tensor:
-        if tensor.name == "sigma":
+        if tensor.name == "scalars":
+            values = torch.tensor(SCALARS)
+        elif tensor.name == "sigma":
             values = torch.tensor(2.0)
         elif tensor.name == "sigma_next":
             values = torch.tensor(0.1)  # a long step: the UNet's share of the result is large

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vcut_trt.runtime.callbacks import AfterStep
 from vcut_trt.spec.clip import MicroConditions
-from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.step_plan import StepPlan
 from vcut_trt.spec.video import VideoSpec
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Call:
     video: VideoSpec
     conditions: MicroConditions
     scheduler: EulerDiscreteScheduler  # the call's own, its steps set
-    schedule: CutSchedule
+    plan: StepPlan
     scales: Tensor  # of guidance, (F), fp32: what was asked for
     guidance: Tensor | None  # the same on the device; None: nothing is guided
     after_step: AfterStep

@@ -10,6 +10,7 @@ from PIL import Image
 from vcut_trt.runtime.callbacks import StepCallback
 from vcut_trt.runtime.image import fit_image
 from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.runtime.plans import plan_of_settings
 from vcut_trt.runtime.step_report import OnStep, StepReport
 from vcut_trt.spec.clip import ClipSettings
 
@@ -27,9 +28,7 @@ def animate(
     video = pipeline.video
     clips = pipeline(
         fit_image(picture, width=video.width, height=video.height, fit=settings.fit),
-        num_inference_steps=settings.num_inference_steps,
-        sigmas=settings.sigmas,
-        cut_step=settings.cut_step,
+        step_plan=plan_of_settings(pipeline.scheduler, settings),
         fps=settings.fps,
         motion_bucket_id=settings.motion_bucket_id,
         noise_aug_strength=settings.noise_aug_strength,

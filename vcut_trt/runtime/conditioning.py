@@ -1,7 +1,8 @@
 """What a video is conditioned on, computed once: from images to the constant inputs of the UNet engines.
 
     binding        projection(0), projection(e)              2V rows, as the image encoder gives them
-    improvement    M = ½ (projection(e) + projection(0))     V rows, Eq. 4 of the paper
+    improvement    M = ½ (projection(e) + projection(0))     V rows, Eq. 4 of the paper; with a guidance residual the
+                                                             condition alone
 
 The order of the random numbers is diffusers': noise for the image first, latents later.
 """
@@ -18,6 +19,7 @@ from vcut_trt.runtime.bound_graph import BoundGraph
 from vcut_trt.runtime.call import Generators
 from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.step_plan import AfterCut
 from vcut_trt.spec.steps import StepKind
 
 
@@ -41,11 +43,13 @@ class Conditioning:
         average = (0.5 * (with_ + without)).to(self.image_projection.dtype)
         return {**self._shared, "image_projection": average}
 
-    def inputs(self, kind: StepKind, guidance_scale: Tensor | None) -> dict[str, Tensor]:
+    def inputs(self, kind: StepKind, guidance_scale: Tensor | None, after_cut: AfterCut) -> dict[str, Tensor]:
         """The constant inputs of a kind's graph; without a guidance scale, those of a video that nothing guides."""
-        if guidance_scale is None:
+        if guidance_scale is not None and kind.guided:
+            return self.binding(guidance_scale)
+        if guidance_scale is None or after_cut is AfterCut.RESIDUAL:
             return self.conditional
-        return self.binding(guidance_scale) if kind.guided else self.improvement
+        return self.improvement
 
     def binding(self, guidance_scale: Tensor) -> dict[str, Tensor]:
         """Inputs of the guided engine; `guidance_scale` is (F), fp32."""

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from vcut_trt.errors import NotFiniteError
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.step_plan import StepPlan
 
 
 class FiniteGuard:
     """One video's sums.
 
     Args:
-        schedule: Its steps.
+        plan: Its steps.
         device: Where its tensors are.
     """
 
-    def __init__(self, schedule: CutSchedule, device: torch.device) -> None:
-        steps = schedule.num_inference_steps
-        self._schedule = schedule
+    def __init__(self, plan: StepPlan, device: torch.device) -> None:
+        steps = plan.num_inference_steps
+        self._plan = plan
         self._sums = torch.zeros(steps + 2, dtype=torch.float32, device=device)
         self._slots = self._sums.unbind()
 
@@ -59,5 +59,5 @@ class FiniteGuard:
         elif first == len(finite) - 1:
             where = "the decoder"
         else:
-            where = f"step {first} of {len(finite) - 2} ({self._schedule.stage(first).value})"
+            where = f"step {first} of {len(finite) - 2} ({self._plan.stage(first).value})"
         raise NotFiniteError(f"{where} gave numbers that are NaN or infinite. {precision.row.overflow_remedy}")

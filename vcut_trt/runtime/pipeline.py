@@ -25,7 +25,7 @@ from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend, BackendChoice, choose_backend, open_backend
 from vcut_trt.engines.cpu_estimate import why_slow
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.engines.workspace import out_of_memory, torch_dtype
+from vcut_trt.engines.workspace import out_of_memory
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.arguments import (
     check_choices,
@@ -34,7 +34,6 @@ from vcut_trt.runtime.arguments import (
     check_sizes,
     check_videos,
     guidance_scales,
-    latents_shape,
 )
 from vcut_trt.runtime.bound_graph import bind_all
 from vcut_trt.runtime.call import Call, Generators
@@ -46,16 +45,18 @@ from vcut_trt.runtime.denoiser import StepEngines
 from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.habits import DiffusersHabits
+from vcut_trt.runtime.noise import initial_latents, step_noise
 from vcut_trt.runtime.pictures import to_pictures
+from vcut_trt.runtime.plans import plan_of_call
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
-from vcut_trt.runtime.schedulers import check_scheduler, prepared
+from vcut_trt.runtime.schedulers import check_scheduler
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.clip import MicroConditions
 from vcut_trt.spec.interface import ENCODERS
 from vcut_trt.spec.precision import Precision
 from vcut_trt.spec.residency import Residency
-from vcut_trt.spec.schedule import CutSchedule
+from vcut_trt.spec.step_plan import StepPlan, StepSupport
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.closing import Closing
 
@@ -80,9 +81,10 @@ class VCutPipeline(DiffusersHabits, Closing):
         scheduler: Makes the sigmas; copied for every video. See `schedulers.check_scheduler`.
         preprocessor: Makes the encoders' inputs.
         default_cut_step: Of 25 steps; scaled to the number of steps of a call.
+        steps: Which plans the engines can follow.
 
-    A call takes diffusers' arguments, under their names and with their defaults, and `cut_step`. The sizes and the
-    decode chunk are fixed at export; if given, they must be the bundle's.
+    A call takes diffusers' arguments, under their names and with their defaults, `cut_step` and `step_plan`. The sizes
+    and the decode chunk are fixed at export; if given, they must be the bundle's.
 
         image                    a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1]
         height, width            pixels
@@ -104,6 +106,7 @@ class VCutPipeline(DiffusersHabits, Closing):
         return_dict              whether to wrap the frames in diffusers' output class
         cut_step                 c, the first step without guidance, from 1; N + 1 never cuts. By default the bundle's,
                                  scaled
+        step_plan                takes the place of num_inference_steps, sigmas and cut_step: see `StepPlan`
     """
 
     def __init__(
@@ -115,8 +118,10 @@ class VCutPipeline(DiffusersHabits, Closing):
         scheduler: EulerDiscreteScheduler,
         preprocessor: ImagePreprocessor,
         default_cut_step: int,
+        steps: StepSupport,
     ) -> None:
         self._engines = engines
+        self.steps = steps
         self.video = video
         self.precision = precision
         self.default_cut_step = default_cut_step
@@ -165,7 +170,14 @@ class VCutPipeline(DiffusersHabits, Closing):
 
     @classmethod
     def from_configs(
-        cls, folder: Path, engines: EngineSet, *, video: VideoSpec, precision: Precision, default_cut_step: int
+        cls,
+        folder: Path,
+        engines: EngineSet,
+        *,
+        video: VideoSpec,
+        precision: Precision,
+        default_cut_step: int,
+        steps: StepSupport,
     ) -> VCutPipeline:
         """A pipeline with the scheduler and the feature extractor that lie in `folder`, in diffusers' layout.
 
@@ -180,6 +192,7 @@ class VCutPipeline(DiffusersHabits, Closing):
             scheduler=scheduler,
             preprocessor=preprocessor,
             default_cut_step=default_cut_step,
+            steps=steps,
         )
 
     @classmethod
@@ -198,6 +211,7 @@ class VCutPipeline(DiffusersHabits, Closing):
                 video=manifest.video,
                 precision=manifest.precision,
                 default_cut_step=manifest.cut_step,
+                steps=manifest.steps,
             )
         except BaseException:
             engines.close()
@@ -261,6 +275,7 @@ class VCutPipeline(DiffusersHabits, Closing):
         return_dict: bool = True,
         *,
         cut_step: int | None = None,
+        step_plan: StepPlan | None = None,
     ) -> StableVideoDiffusionPipelineOutput | Any:
         """Make the bundle's number of videos. What the arguments mean is in the description of the class.
 
@@ -279,17 +294,24 @@ class VCutPipeline(DiffusersHabits, Closing):
         check_latents(self.video, latents)
         scales = guidance_scales(min_guidance_scale, max_guidance_scale, self.video.frames)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
-        scheduler = prepared(self._scheduler, num_inference_steps, sigmas)
-        schedule = CutSchedule.chosen(
-            num_inference_steps=len(scheduler.timesteps), cut_step=cut_step, reference_cut_step=self.default_cut_step
+        is_guided = max_guidance_scale > 1  # as diffusers decides it
+        plan, scheduler = plan_of_call(
+            self._scheduler,
+            num_inference_steps=num_inference_steps,
+            sigmas=sigmas,
+            cut_step=cut_step,
+            step_plan=step_plan,
+            reference_cut_step=self.default_cut_step,
+            is_guided=is_guided,
         )
+        self.steps.check(plan)
         call = Call(
             video=self.video,
             conditions=conditions,
             scheduler=scheduler,
-            schedule=schedule,
+            plan=plan,
             scales=scales,
-            guidance=scales.to(self.device) if max_guidance_scale > 1 else None,  # as diffusers decides it
+            guidance=scales.to(self.device) if is_guided else None,
             after_step=after_step(self, callback_on_step_end, tuple(callback_on_step_end_tensor_inputs)),
             videos_per_image=num_videos_per_prompt,
             generator=generator,
@@ -303,8 +325,8 @@ class VCutPipeline(DiffusersHabits, Closing):
 
     def _frames(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: Call, output_type: str) -> Any:
         """Condition, denoise and decode: frames of the kind that was asked for, or latents."""
-        guard = FiniteGuard(call.schedule, self.device)
-        with annotate("pipeline: %d steps, cut at %d", len(call.scheduler.timesteps), call.schedule.cut_step):
+        guard = FiniteGuard(call.plan, self.device)
+        with annotate("pipeline: %d steps, cut at %d", call.plan.num_inference_steps, call.plan.cut_step):
             latents = self._latents(pixels, noise, call, guard)
             with annotate("stage: decode"):
                 frames: Any = latents.clone() if output_type == "latent" else self._decoded(latents, guard)
@@ -329,11 +351,12 @@ class VCutPipeline(DiffusersHabits, Closing):
                 videos_per_image=call.videos_per_image,
                 generator=call.generator,
             )
-            latents = self._initial_latents(noise, call.generator, call.scheduler)
+            latents = initial_latents(call, noise, self.precision, self.device)
             guard.note_inputs(conditioning.image_latents, conditioning.image_projection, latents)
         with annotate("stage: denoise"):
             steps = self._engines.stage(self._engines.layout.steps, StepEngines)
-            denoiser = steps.denoiser(conditioning, call.scheduler.sigmas, call.schedule, call.guidance)
+            drawn = step_noise(call, self.precision, self.device)
+            denoiser = steps.denoiser(conditioning, call.plan, call.guidance, drawn)
             with self._steps_told(len(call.scheduler.timesteps)) as tell:
                 for index, timestep in enumerate(call.scheduler.timesteps):
                     latents = denoiser(latents, index + 1)
@@ -364,15 +387,6 @@ class VCutPipeline(DiffusersHabits, Closing):
                 yield
             finally:
                 self._latest = replace(call, after_step=unchanged, generator=None)  # and keep nothing of the caller's
-
-    def _initial_latents(self, latents: Tensor | None, generator: Generators, scheduler: Any) -> Tensor:
-        """(V, F, 4, h, w), fp32, scaled to the first sigma; drawn in the bundle's precision, as diffusers does."""
-        from diffusers.utils.torch_utils import randn_tensor
-
-        if latents is None:
-            shape, dtype = latents_shape(self.video), torch_dtype(self.precision.dtype)
-            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
-        return latents.to(self.device, torch.float32) * scheduler.init_noise_sigma
 
     def _decoded(self, latents: Tensor, guard: FiniteGuard) -> Tensor:
         """Frames (V, 3, F, H, W), fp32, of (V, F, 4, h, w)."""

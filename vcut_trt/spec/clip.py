@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from numbers import Integral
@@ -15,7 +15,10 @@ from pydantic import TypeAdapter
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import chosen
 from vcut_trt.spec.grids import Grid
-from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.presets import Preset
+from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import AfterCut, StepPlan, check_shallow_steps
 
 
 class Fit(str, Enum):
@@ -74,6 +77,28 @@ def check_seed(seed: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipDefaults:
+    """What a bundle's clips have that nobody asked otherwise for; None: what `ClipSettings` has.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    reference_cut_step: int = DEFAULT_CUT_STEP  # of 25 steps
+    min_guidance_scale: float | None = None
+    max_guidance_scale: float | None = None
+    num_inference_steps: int | None = None
+    solver: Solver | None = None
+
+    def __post_init__(self) -> None:
+        assert ClipSettings.of({"seed": 0}, self)  # raises on its own behalf
+
+    def fields(self) -> dict[str, Any]:
+        """Those of `ClipSettings` that it decides."""
+        return {name: value for name, value in vars(self).items() if value is not None and name != "reference_cut_step"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipSettings:
     """What decides a clip, beside its picture and its bundle. The defaults are `vcut generate`'s.
 
@@ -91,6 +116,10 @@ class ClipSettings:
     max_guidance_scale: float = 3.0
     fit: Fit = Fit.CROP
     grid: Grid = Grid.KARRAS
+    sigmas: tuple[float, ...] | None = None  # N + 1, in the place of the grid's
+    solver: Solver = Solver.EULER
+    shallow_steps: tuple[int, ...] = ()  # from 1; the bundle has a step cache
+    after_cut: AfterCut = AfterCut.AVERAGE
 
     def __post_init__(self) -> None:
         if self.num_inference_steps > MOST_STEPS:
@@ -106,37 +135,83 @@ class ClipSettings:
             raise ConfigError(
                 f"min_guidance_scale is {self.min_guidance_scale}, above max_guidance_scale, {self.max_guidance_scale}"
             )
+        if self.sigmas is not None and (len(self.sigmas), self.grid) != (self.num_inference_steps + 1, Grid.KARRAS):
+            raise ConfigError(
+                f"sigmas are {len(self.sigmas)} numbers for {self.num_inference_steps} steps on the grid "
+                f"{self.grid.value}; they take the grid's place and are one more than the steps"
+            )
         assert self.schedule  # raises on its own behalf
+        check_shallow_steps(self.shallow_steps, self.num_inference_steps)
+        if self.step_sigmas is not None:
+            self.solver.check(self.step_sigmas)
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any], *, reference_cut_step: int) -> ClipSettings:
-        """The settings of a request: what it asks for, and for the rest the defaults.
+    def of(cls, asked: Mapping[str, Any], defaults: ClipDefaults) -> ClipSettings:
+        """The settings of a request: what it asks for, then its preset's, then the bundle's.
 
         Args:
-            asked: Values by the names of the fields; None is as good as not asked for. Without a cut step it is the
-                bundle's, scaled to the steps; without a seed one is drawn.
-            reference_cut_step: The bundle's cut step, of 25 steps.
+            asked: Values by the names of the fields, and `preset`; None is as good as not asked for. Sigmas and shallow
+                steps may be texts: numbers with commas between them. Without a cut step it is the bundle's, scaled to
+                the steps; without a seed one is drawn.
+            defaults: The bundle's.
 
         Raises:
-            ConfigError: A value is out of range, or not a way to fit or a grid.
+            ConfigError: A value is out of range, not a member of what it is chosen from, or goes with no other.
         """
-        values = {name: value for name, value in asked.items() if value is not None}
-        schedule = CutSchedule.chosen(
-            num_inference_steps=values.setdefault("num_inference_steps", REFERENCE_STEPS),
-            cut_step=values.get("cut_step"),
-            reference_cut_step=reference_cut_step,
-        )
-        values["cut_step"] = schedule.cut_step
+        given = {name: value for name, value in asked.items() if value is not None}
+        preset = given.pop("preset", None)
+        values = {**defaults.fields(), **(chosen(Preset, "preset", preset).fields if preset else {}), **given}
+        for name, kind in (("fit", Fit), ("grid", Grid), ("solver", Solver), ("after_cut", AfterCut)):
+            if name in values:
+                values[name] = chosen(kind, name, values[name])
+        for name, number in (("sigmas", float), ("shallow_steps", int)):
+            if name in values:
+                values[name] = _numbers(name, values[name], number)
+        if values.get("sigmas") is not None:
+            if "num_inference_steps" not in given:
+                values["num_inference_steps"] = len(values["sigmas"]) - 1
+            if "grid" not in given:
+                values["grid"] = Grid.KARRAS  # not looked at
+        steps = values.setdefault("num_inference_steps", REFERENCE_STEPS)
+        if values.get("cut_step") is None:
+            scaled = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=defaults.reference_cut_step)
+            values["cut_step"] = scaled.cut_step
         values.setdefault("seed", draw_seed())
-        values["fit"] = chosen(Fit, "fit", values.get("fit", cls.fit))
-        values["grid"] = chosen(Grid, "grid", values.get("grid", cls.grid))
         return cls(**values)
 
     @property
-    def sigmas(self) -> list[float] | None:
-        """Where the steps stand, the last one (0) included; None: where the scheduler puts them."""
-        sigmas = self.grid.sigmas(self.num_inference_steps)
-        return None if sigmas is None else list(sigmas)
+    def step_sigmas(self) -> tuple[float, ...] | None:
+        """Where the steps stand, the last sigma included; None: where the scheduler puts them."""
+        return self.sigmas or self.grid.sigmas(self.num_inference_steps)
+
+    def plan(self, sigmas: Sequence[float]) -> StepPlan:
+        """The plan of the steps.
+
+        Args:
+            sigmas: `step_sigmas`, or the scheduler's where there are none.
+
+        Raises:
+            ConfigError: The solver cannot go through them.
+        """
+        return StepPlan(
+            solver=self.solver,
+            sigmas=tuple(sigmas),
+            cut_step=self.cut_step,
+            shallow_steps=self.shallow_steps,
+            after_cut=self.after_cut,
+        )
+
+    @classmethod
+    def fields_of(cls, plan: StepPlan) -> dict[str, Any]:
+        """The fields that stand for a plan, as they are asked for."""
+        return {
+            "num_inference_steps": plan.num_inference_steps,
+            "sigmas": plan.sigmas,
+            "solver": plan.solver,
+            "cut_step": plan.cut_step,
+            "shallow_steps": plan.shallow_steps,
+            "after_cut": plan.after_cut,
+        }
 
     @property
     def schedule(self) -> CutSchedule:
@@ -146,6 +221,16 @@ class ClipSettings:
 
 CLIP_SETTINGS = TypeAdapter(ClipSettings)
 """To and from JSON."""
+
+
+def _numbers(name: str, value: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Numbers from a text with commas, or from a sequence."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+    try:
+        return tuple(kind(part) for part in parts if part != "")
+    except (TypeError, ValueError):
+        shown = value if isinstance(value, str) else ", ".join(map(str, value))
+        raise ConfigError(f"{name} is {shown[:100]!r}; it is made of numbers, with commas between them") from None
 
 
 def draw_seed() -> int:

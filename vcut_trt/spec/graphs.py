@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from vcut_trt.spec.interface import DECODER, DECODERS, ENCODERS, GraphName, GraphSpec, TensorSpec
 from vcut_trt.spec.precision import Precision
-from vcut_trt.spec.steps import CUT_KINDS, step_graphs, step_kinds
+from vcut_trt.spec.steps import CUT_KINDS, DeepFeature, step_graphs, step_kinds
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 
 CLIP_SIZE = 224  # pixels each way of CLIP's input
@@ -27,12 +27,23 @@ def graph_names(kinds: Iterable[str] = CUT_KINDS, decoders: tuple[GraphName, ...
 
 
 def graph_specs(
-    video: VideoSpec, precision: Precision, projection_width: int, kinds: Iterable[str] = CUT_KINDS
+    video: VideoSpec,
+    precision: Precision,
+    projection_width: int,
+    kinds: Iterable[str] = CUT_KINDS,
+    feature: DeepFeature | None = None,
 ) -> dict[GraphName, GraphSpec]:
     """Every graph's inputs and outputs, in the order that the engines are given them.
 
-    What is computed around the UNet (latents, sigmas, guidance, the added time ids) is fp32, as is the image that
+    What is computed around the UNet (latents, scalars, guidance, the added time ids) is fp32, as is the image that
     enters the VAE encoder; the rest has the type of `precision`.
+
+    Args:
+        video: The sizes.
+        precision: The bundle's.
+        projection_width: ΣC.
+        kinds: Of steps.
+        feature: What full steps leave for shallow ones; None where no kind is shallow.
 
     Raises:
         ConfigError: A kind of step is not known.
@@ -60,6 +71,6 @@ def graph_specs(
             inputs=(tensor("image", count, 3, video.height, video.width, dtype="float32"),),
             outputs=(tensor("image_latents", count, *plane),),
         ),
-        **{kind.graph: kind.interface(video, dtype, projection_width) for kind in step_kinds(kinds)},
+        **{kind.graph: kind.interface(video, dtype, projection_width, feature) for kind in step_kinds(kinds)},
         **{name: decoder(chunks[name]) for name in decoder_graphs(video)},
     }

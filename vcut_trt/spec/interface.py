@@ -21,6 +21,8 @@ class GraphName(str):
     VAE_ENCODER: ClassVar[GraphName]
     UNET_CFG: ClassVar[GraphName]
     UNET_SINGLE: ClassVar[GraphName]
+    UNET_CFG_SHALLOW: ClassVar[GraphName]
+    UNET_SINGLE_SHALLOW: ClassVar[GraphName]
     VAE_DECODER: ClassVar[GraphName]
     VAE_DECODER_REST: ClassVar[GraphName]
 
@@ -39,6 +41,8 @@ GraphName.IMAGE_ENCODER = GraphName("image_encoder")
 GraphName.VAE_ENCODER = GraphName("vae_encoder")
 GraphName.UNET_CFG = GraphName("unet_cfg")
 GraphName.UNET_SINGLE = GraphName("unet_single")
+GraphName.UNET_CFG_SHALLOW = GraphName("unet_cfg_shallow")
+GraphName.UNET_SINGLE_SHALLOW = GraphName("unet_single_shallow")
 GraphName.VAE_DECODER = GraphName("vae_decoder")
 GraphName.VAE_DECODER_REST = GraphName("vae_decoder_rest")
 

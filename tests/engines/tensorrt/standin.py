@@ -35,9 +35,10 @@ from vcut_trt.bundle.manifest import Manifest, PlanRecord
 from vcut_trt.errors import EngineError
 from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName
+from vcut_trt.spec.steps import STEP_KINDS
 from vcut_trt.work.files import FileRecord
 
-SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(graph_names())}
+SCRATCH = {name: 1000 + 256 * index for index, name in enumerate(graph_names(STEP_KINDS))}
 PLAN = "plan of "
 NO_ROOM_FOR_A_CONTEXT = (  # the words of TensorRT for RTX 1.7.1
     "Requested amount of GPU memory (12 bytes) could not be allocated. There may not be enough free memory for "
@@ -364,9 +365,10 @@ class ExecutionContext:
             ctypes.memset(self._memory[0], 0xFF, engine.device_memory_size_v2)  # scratch is overwritten, as it would be
         session = open_session(self._trt.bundle.path(self._trt.bundle.manifest.graphs[engine.name].file))
         arrays = {name: _at(addresses[name], spec) for name, spec in engine._specs.items()}
-        (output,) = [name for name in engine._specs if name not in engine._inputs]
-        (result,) = session.run([output], {name: arrays[name].copy() for name in engine._inputs})
-        arrays[output][...] = result
+        outputs = [name for name in engine._specs if name not in engine._inputs]
+        results = session.run(outputs, {name: arrays[name].copy() for name in engine._inputs})
+        for output, result in zip(outputs, results, strict=True):
+            arrays[output][...] = result
 
 
 @functools.cache
@@ -389,7 +391,7 @@ def with_plans(bundle: Bundle, root: Path, flavour: str) -> Bundle:
     folder = root / "plans" / f"{flavour}-1.2.3-sm86"
     folder.mkdir(parents=True)
     records = []
-    for name in graph_names():
+    for name in bundle.manifest.graphs:
         path = folder / f"{name.value}.plan"
         path.write_text(f"{PLAN}{name.value}")
         records.append(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.engines.tensorrt import standin
 from tests.engines.tensorrt.standin import SCRATCH, RuleBrokenError, StandIn, with_plans
+from tests.runtime.test_step_plans import SIGMAS, cached_bundle, latents_of
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.tensorrt.engine import TensorRTEngine
 from vcut_trt.engines.tensorrt.module import Flavour, load
@@ -31,7 +32,9 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.spec.graphs import graph_names
 from vcut_trt.spec.interface import GraphName, GraphSpec
-from vcut_trt.spec.residency import LAYOUTS, Residency
+from vcut_trt.spec.residency import Residency, layouts
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import AfterCut, StepPlan
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -89,7 +92,8 @@ class Rig:
         return TensorRTEngine(self.bundle.path(self.plans.plans[name].file), spec, self.runtime)
 
     def pipeline(self, layout: int = 0, residency: Residency = Residency.AUTO) -> VCutPipeline:
-        opener = PlanOpener(self.bundle, self.plans, self.runtime, LAYOUTS[layout])
+        layouts_here = layouts(Residency.AUTO, tuple(self.bundle.manifest.graphs))
+        opener = PlanOpener(self.bundle, self.plans, self.runtime, layouts_here[layout])
         manifest = self.bundle.manifest
         return VCutPipeline.from_configs(
             self.bundle.root,
@@ -97,6 +101,7 @@ class Rig:
             video=manifest.video,
             precision=manifest.precision,
             default_cut_step=manifest.cut_step,
+            steps=manifest.steps,
         )
 
     def count(self, event: str) -> Counter[Any]:
@@ -147,9 +152,41 @@ def test_addresses_are_set_once_and_a_step_is_one_enqueue(rig: Rig) -> None:
     assert len(latents) == 2
     for graph in ("unet_cfg", "unet_single"):
         assert addresses[graph, "latents"] == addresses[graph, "next_latents"] == latents
-        assert addresses[graph, "sigma"] == addresses["unet_cfg", "sigma"]
-        assert len(addresses[graph, "sigma"]) == len(addresses[graph, "image_latents"]) == 1
+        assert addresses[graph, "scalars"] == addresses["unet_cfg", "scalars"]
+        assert len(addresses[graph, "scalars"]) == len(addresses[graph, "image_latents"]) == 1
     assert addresses["unet_cfg", "image_latents"] == addresses["unet_single", "image_latents"]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_plan_of_steps_sets_every_tensor_once_and_moves_none(
+    flavour: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    cached = cached_bundle(tmp_path_factory, 0)
+    root = Path(shutil.copytree(cached.root, tmp_path / "bundle"))
+    rig = Rig(with_plans(cached, root, flavour), tmp_path)
+    plan = StepPlan(solver=Solver.AB2, sigmas=SIGMAS, cut_step=4, shallow_steps=(2, 5), after_cut=AfterCut.RESIDUAL)
+    with VCutPipeline.from_bundle(cached, device="cpu") as reference, rig.pipeline() as pipeline:
+        wanted = latents_of(reference, plan)
+        assert torch.equal(latents_of(pipeline, plan), wanted)
+        set_up = [entry[1:] for entry in rig.trt.events if entry[0] == "address"]
+        rig.trt.events.clear()
+        assert torch.equal(latents_of(pipeline, plan), wanted)
+        assert not rig.count("address")
+    addresses: dict[tuple[str, str], list[int]] = {}
+    for graph, name, address in set_up:
+        addresses.setdefault((graph, name), []).append(address)
+    unets = [str(name) for name in cached.manifest.step_graphs]
+    assert all(len(found) == 2 for (graph, _), found in addresses.items() if graph in unets), "once for each direction"
+    histories = {frozenset(addresses[graph, name]) for graph in unets for name in ("history", "next_history")}
+    residuals = {address for graph in unets for address in addresses[graph, "guidance_residual"]}
+    assert [len(found) for found in (histories, next(iter(histories)), residuals)] == [1, 2, 1]
+    features = {graph: set(addresses[graph, "deep_feature"]) for graph in unets}
+    guided, single = (features[graph] for graph in ("unet_cfg", "unet_single"))
+    assert (features["unet_cfg_shallow"], features["unet_single_shallow"]) == (guided, single)
+    half = cached.manifest.graphs[unets[1]].outputs[-1].nbytes
+    assert {address + half for address in guided} == single, "the conditional half of one buffer, where it lies"
+    gc.collect()
+    assert not rig.trt.broken
 
 
 def test_one_scratch_as_large_as_the_largest_serves_all(rig: Rig) -> None:

@@ -24,7 +24,7 @@ VERSION, OLDER = "1.7.1.116", "1.6.0.1"
 
 WEIGHTS_GIB = {"image_encoder": 3, "vae_encoder": 1, "unet_cfg": 6, "unet_single": 5, "vae_decoder": 2}
 ACTIVATION_GIB = {"image_encoder": 1, "vae_encoder": 4, "unet_cfg": 2, "unet_single": 1, "vae_decoder": 5}
-TENSOR_BYTES = 5 * (4 * 10 + 2 * 7)  # `with_plans` gives each graph (10) fp32 in and (7) fp16 out
+TENSOR_BYTES = 4 * (4 * 10 + 2 * 7)  # `with_plans` gives each graph (10) fp32 in and (7) fp16 out; steps share theirs
 
 # by hand: weights that are loaded together, the largest scratch among them, all tensors, what no manifest tells
 NEED_RESIDENT = (3 + 1 + 6 + 5 + 2 + 5) * GIB + TENSOR_BYTES + WORKING_BYTES

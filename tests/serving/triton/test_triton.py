@@ -32,7 +32,7 @@ from vcut_trt.errors import BundleError, ConfigError, ServingError
 from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 from vcut_trt.runtime.image import load_image
 from vcut_trt.serving.triton.repository import BundleFiles, TritonConfig, write_repository
-from vcut_trt.spec.clip import ClipSettings, Fit
+from vcut_trt.spec.clip import ClipDefaults, ClipSettings, Fit
 from vcut_trt.spec.interface import GraphName
 
 PATIENCE_SECONDS = 300  # a guard against hanging only
@@ -244,7 +244,7 @@ def test_what_cannot_work_is_refused(nano_bundle: Bundle, changes: dict[str, Any
 
 
 def test_settings_that_a_request_leaves_out_are_those_of_the_server() -> None:
-    first, second = ClipSettings.of({}, reference_cut_step=17), ClipSettings.of({}, reference_cut_step=17)
+    first, second = ClipSettings.of({}, ClipDefaults()), ClipSettings.of({}, ClipDefaults())
     assert (first.num_inference_steps, first.cut_step, first.fps, first.fit) == (25, 17, 7, Fit.CROP)
     assert first.seed != second.seed
     assert ClipSettings.of({"num_inference_steps": 50}, reference_cut_step=17).cut_step == 33

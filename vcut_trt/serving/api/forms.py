@@ -18,9 +18,12 @@ from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
 from vcut_trt.serving.api.uploads import EXAMPLE, FORM, JSON, Fields
-from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipSettings, Fit
+from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipDefaults, ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
+from vcut_trt.spec.presets import Preset
 from vcut_trt.spec.schedule import REFERENCE_STEPS
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import AfterCut
 from vcut_trt.spec.video import VideoSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -86,6 +89,24 @@ class VideoForm(BaseModel):
     )
     fit: Fit = Field(ClipSettings.fit, description="A picture of another shape: cut its overhang off, or distort it.")
     grid: Grid = Field(ClipSettings.grid, description="Where the steps stand; ays was made for few steps, such as 10.")
+    solver: Solver = Field(ClipSettings.solver, description="How a step is taken; ab2 and dpmpp_2m need fewer of them.")
+    sigmas: str | None = Field(
+        None,
+        max_length=20_000,
+        description="In the place of a grid: where the steps stand, from the largest to 0, with commas between them.",
+    )
+    shallow_steps: str | None = Field(
+        None,
+        max_length=10_000,
+        description="Steps, with commas between them, that run the outer layers alone, where the server can.",
+    )
+    after_cut: AfterCut = Field(
+        ClipSettings.after_cut,
+        description="What takes guidance's place after the cut: average, as in the paper, or residual.",
+    )
+    preset: Preset | None = Field(
+        None, description="Steps by name; what is given beside it goes before. /v1/server tells what the server can."
+    )
     timeout_seconds: float | None = Field(
         None, gt=0, le=30 * 86400, allow_inf_nan=False, description="Fail the job if it is not done by then."
     )
@@ -101,7 +122,7 @@ class VideoForm(BaseModel):
     user: str | None = Field(None, description="Read and ignored.")
 
 
-def parse_form(form: Fields, video: VideoSpec, model: str, bundle_cut_step: int) -> tuple[VideoForm, ClipSettings]:
+def parse_form(form: Fields, video: VideoSpec, model: str, defaults: ClipDefaults) -> tuple[VideoForm, ClipSettings]:
     """The settings of a form's fields, by the names and texts that came.
 
     Raises:
@@ -120,8 +141,8 @@ def parse_form(form: Fields, video: VideoSpec, model: str, bundle_cut_step: int)
         raise ApiError(422, f"{at_fault}: {first['msg']}", param=at_fault) from None
     _check_fixed(fields, video, model)
     try:
-        asked = fields.model_dump(include=set(CLIP_FIELDS))
-        return fields, ClipSettings.of(asked, reference_cut_step=bundle_cut_step)
+        asked = fields.model_dump(include={*CLIP_FIELDS, "preset"}, exclude_unset=True)
+        return fields, ClipSettings.of(asked, defaults)
     except ConfigError as error:
         raise ApiError(422, str(error)) from None
 

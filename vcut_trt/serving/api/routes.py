@@ -248,8 +248,8 @@ async def _submit(request: Request, owner: str, service: Service, key: str | Non
         service.uploads,
         read_form(request, body, limits.upload_bytes) as form,
     ):
-        cut_step = service.config.bundle.manifest.cut_step
-        fields, settings = parse_form(form.fields, service.video, service.model, cut_step)
+        defaults = service.config.bundle.manifest.clip_defaults
+        fields, settings = parse_form(form.fields, service.video, service.model, defaults)
         picture = await run_in_threadpool(fitted_png, form.picture, service.video, settings.fit, limits.upload_pixels)
     wanted = JobRequest(
         owner=owner,

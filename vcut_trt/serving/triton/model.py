@@ -63,7 +63,7 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         bundle = Bundle.open(folder / parameters["bundle"])
         on_gpu = args["model_instance_kind"] == "GPU"
-        self._reference_cut_step = bundle.manifest.cut_step
+        self._defaults = bundle.manifest.clip_defaults
         pipeline = VCutPipeline.from_bundle(
             bundle,
             backend=parameters["backend"],
@@ -108,7 +108,7 @@ class TritonPythonModel:
         """
         reply.stop_if_cancelled("before its first step")
         values = {name: value for name in SETTINGS if (value := _value(request, name)) is not None}
-        settings = ClipSettings.of(values, reference_cut_step=self._reference_cut_step)
+        settings = ClipSettings.of(values, self._defaults)
         content = _value(request, IMAGE)
         if content is None:  # Triton lets it pass where an optional input is given
             raise ImageError(f"the request has no {IMAGE}; send a {', '.join(FORMATS)} file's bytes")

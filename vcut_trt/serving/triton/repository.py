@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.bundle.manifest import MANIFEST
@@ -25,6 +25,8 @@ from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.spec.clip import ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import AfterCut
 from vcut_trt.spec.warm_up import WarmUp
 from vcut_trt.work.staging import check_stageable, stage_folder
 
@@ -41,14 +43,15 @@ __all__ = ["TritonPythonModel"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DEVICE = re.compile(r"auto|cpu|cuda(?::(?P<index>\d{1,3}))?")
-DATA_TYPES: Mapping[type, str] = {
+DATA_TYPES: Mapping[Any, str] = {
     int: "TYPE_INT64",
     float: "TYPE_FP64",  # 0.02 as an FP32 is another number, and makes another video than `vcut generate`
     Fit: "TYPE_STRING",
-    Grid: "TYPE_STRING",
+    **dict.fromkeys((Grid, Solver, AfterCut, tuple[float, ...] | None, tuple[int, ...]), "TYPE_STRING"),
 }
 SETTINGS: Mapping[str, str] = {
-    field.name: DATA_TYPES[get_type_hints(ClipSettings)[field.name]] for field in fields(ClipSettings)
+    **{field.name: DATA_TYPES[get_type_hints(ClipSettings)[field.name]] for field in fields(ClipSettings)},
+    "preset": "TYPE_STRING",
 }
 """The optional inputs, all of a request's settings, with Triton's types."""
 
