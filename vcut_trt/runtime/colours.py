@@ -35,8 +35,12 @@ MODES = {  # what a profile is for → how its colours are laid out here, and th
 logger = logging.getLogger(__name__)
 
 
-def to_srgb(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
-    """A loaded picture in RGB or RGBA as its file says; itself if that is sRGB, or cannot be used.
+Conversion = Callable[[Image.Image], Image.Image]
+"""From a picture, or rows of it, to sRGB: RGB, or RGBA where something shines through."""
+
+
+def to_srgb(image: Image.Image, codes: ColourCodes | None) -> Conversion | None:
+    """What brings a loaded picture from the colours that its file states to sRGB; None if it is, or cannot be brought.
 
     Raises:
         ImageError: It is an HDR picture.
@@ -44,12 +48,12 @@ def to_srgb(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
     for statement in _statements(image, codes):
         try:
             profile = statement()
-            return _by_profile(image, profile) if profile else image
+            return _by_profile(image, profile) if profile else None
         except ImageError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a profile makes LittleCMS raise; Pillow may lack it
             logger.warning("a picture's colour profile cannot be used (%s); it is read as if it had none", error)
-    return image
+    return None
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -75,7 +79,7 @@ def _statements(image: Image.Image, codes: ColourCodes | None) -> list[Callable[
     return found
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+def _by_profile(image: Image.Image, profile: bytes) -> Conversion:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     layout, modes = MODES.get(space, ("", ()))
@@ -91,8 +95,13 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
         renderingIntent=ImageCms.Intent.PERCEPTUAL,
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    converted = Image.new("RGB", image.size)
-    transform.apply(eight_bits(image).convert(layout), converted)
-    if image.has_transparency_data:
-        converted.putalpha(image.convert("RGBA").getchannel("A"))
-    return converted
+
+    def convert(part: Image.Image) -> Image.Image:
+        converted = Image.new("RGB", part.size)
+        transform.apply(eight_bits(part).convert(layout), converted)
+        if part.has_transparency_data:
+            converted.putalpha(part.convert("RGBA").getchannel("A"))
+        return converted
+
+    convert(image.crop((0, 0, 1, 1)))  # what it cannot do is known at once
+    return convert

@@ -1,4 +1,13 @@
-"""Read an image file, whatever is in it, as the RGB picture that a person sees; refuse what cannot be one."""
+"""Read an image file, whatever is in it, as the RGB picture that a person sees; refuse what cannot be one.
+
+Pillow's pixels have 4 bytes, but for greys and palettes. While a picture is read, memory holds at most
+
+    JPEG    its pixels, and of a progressive one 2 bytes for each coefficient: 12 bytes a pixel with CMYK
+    PNG     its pixels
+    WebP    its pixels four times: two canvases of libwebp's, a copy of one, Pillow's: 16 bytes a pixel
+
+and the RGB picture beside the first: colours are brought to sRGB some rows at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +22,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vcut_trt.errors import ImageError
 from vcut_trt.runtime.colour_codes import ColourCodes, colour_codes
-from vcut_trt.runtime.colours import SIXTEEN_BIT_MODES, eight_bits, to_srgb
+from vcut_trt.runtime.colours import SIXTEEN_BIT_MODES, Conversion, eight_bits, to_srgb
+from vcut_trt.runtime.picture_counts import count_parts
 from vcut_trt.spec.clip import Fit
 
 LARGEST_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras make more, but no video needs it
 LARGEST_SIDE = 65_500  # JPEG's own limit
+PART_PIXELS = 2**20  # whose colours are converted at a time; what that takes beside the picture is tens of MB
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
 TURNS = {  # what brings a picture of each EXIF orientation upright; 1 is
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,8 +57,16 @@ class UnknownFormatError(ImageError):
     """A file is in none of the formats that are read."""
 
 
-class TooManyPixelsError(ImageError):
+class TooMuchError(ImageError):
+    """A picture would take more time or memory than one may."""
+
+    remedy = "Save it anew first, with any program for pictures."
+
+
+class TooManyPixelsError(TooMuchError):
     """A picture would be too large once decoded."""
+
+    remedy = "Scale it down first."
 
 
 class DamagedImageError(ImageError):
@@ -72,8 +91,8 @@ def load_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path} cannot be read to its end: {error}") from error
     except UnknownFormatError:
         raise ImageError(f"{path} is {_what_instead(path)}") from None
-    except TooManyPixelsError as error:
-        raise ImageError(f"{path} {error}. Scale it down first.") from None
+    except TooMuchError as error:
+        raise ImageError(f"{path} {error}. {error.remedy}") from None
     except DamagedImageError as error:
         raise ImageError(f"{path} {error}") from error
 
@@ -93,7 +112,7 @@ def read_image(
 
     Raises:
         UnknownFormatError: It is in none of `formats`.
-        TooManyPixelsError: It is too large.
+        TooMuchError: It is too large, or has more parts than `picture_counts` lets pass.
         DamagedImageError: A decoder gave up.
         ImageError: As for `to_rgb` and `to_srgb`; this message names no picture and stands alone.
     """
@@ -104,16 +123,21 @@ def read_image(
             warnings.simplefilter("ignore", UserWarning)  # of broken metadata, which is nobody's business here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below decides
             warnings.filterwarnings("ignore", "image file could not be identified because")  # an error says it below
+            _refuse_much(file)
             with Image.open(file, formats=formats) as image:
                 _refuse_large(image.size, most_pixels, longest_side)
                 image.load()
-                return _as_seen(image, colour_codes(file, image.format))
+                seen, turn = _converted(image, colour_codes(file, image.format)), _turn(image)
+            del image  # and what its decoder holds
+            return seen if turn is None else seen.transpose(turn)
     except UnidentifiedImageError:
         raise UnknownFormatError("is not an image of a known format") from None
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(f"is refused: {str(error).rstrip('.')}") from None
     except ImageError:
         raise
+    except MemoryError:
+        raise TooMuchError("takes more memory than there is") from None
     except Exception as error:  # what decoders raise is a long list, and every version of Pillow changes it
         raise DamagedImageError(f"cannot be read to its end: {error}") from error
 
@@ -175,24 +199,43 @@ def _what_instead(path: Path) -> str:
     return f"not an image that Pillow can read ({path.stat().st_size:,} bytes)"
 
 
-def _as_seen(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
-    """A loaded image turned as its EXIF orientation asks, in sRGB, without transparency."""
-    seen = to_rgb(to_srgb(_upright(image), codes))
+def _converted(image: Image.Image, codes: ColourCodes | None) -> Image.Image:
+    """A loaded image in sRGB, without transparency, as it lies."""
+    conversion = to_srgb(image, codes)
+    width, height = image.size
+    rows = max(1, PART_PIXELS // width)
+    if conversion is None and image.mode == "RGB" and not image.has_transparency_data:
+        seen = image.copy()
+    elif height <= rows:
+        seen = _part_converted(image, conversion)
+    else:
+        seen = Image.new("RGB", image.size)
+        for top in range(0, height, rows):
+            part = image.crop((0, top, width, min(top + rows, height)))
+            seen.paste(_part_converted(part, conversion), (0, top))
     seen.info.clear()  # Pillow saves a profile that stands there; the next reader would convert once more
     return seen
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation asks; as it lies where that cannot be read.
+def _part_converted(part: Image.Image, conversion: Conversion | None) -> Image.Image:
+    return to_rgb(part if conversion is None else conversion(part))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings the image upright, as its EXIF asks; nothing where that cannot be read.
 
     Pillow's `exif_transpose` writes the other tags anew, and fails where one of them is broken.
     """
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # noqa: BLE001  # as above
         logger.warning("a picture's EXIF cannot be read (%s); it is read as if it had none", error)
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
+
+
+def _refuse_much(file: BinaryIO) -> None:
+    if excess := count_parts(file).excess():
+        raise TooMuchError(excess)
 
 
 def _refuse_large(size: tuple[int, int], most_pixels: int, longest_side: int | None) -> None:

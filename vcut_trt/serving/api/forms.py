@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from vcut_trt.errors import ConfigError, ImageError
-from vcut_trt.runtime.image import TooManyPixelsError, UnknownFormatError, fit_image, read_image
+from vcut_trt.runtime.image import TooMuchError, UnknownFormatError, fit_image, read_image
 from vcut_trt.serving.api.errors import ApiError
 from vcut_trt.serving.api.uploads import EXAMPLE, FORM, JSON, Fields
 from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipDefaults, ClipSettings, Fit
@@ -170,7 +170,7 @@ def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) 
     """An upload as a PNG of the video's size: small, harmless, and all that the worker ever reads.
 
     Raises:
-        ApiError: 415: not a format that is read; 413: too many pixels; 422: damaged.
+        ApiError: 415: not a format that is read; 413: it would take too much time or memory; 422: damaged.
     """
     try:
         picture = read_image(content, formats=FORMATS, most_pixels=most_pixels)
@@ -178,7 +178,7 @@ def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) 
         raise ApiError(
             415, f"the file is not an image of a known format: {', '.join(FORMATS)}", param="image"
         ) from None
-    except TooManyPixelsError as error:
+    except TooMuchError as error:
         raise ApiError(413, f"the image {error}", param="image") from None
     except ImageError as error:
         raise ApiError(422, f"the image {error}", param="image") from error

@@ -29,7 +29,7 @@ from PIL import Image
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ConfigError, ImageError, ServingError, VcutError
 from vcut_trt.runtime.clip import animate
-from vcut_trt.runtime.image import LARGEST_PIXELS, DamagedImageError, TooManyPixelsError, UnknownFormatError, read_image
+from vcut_trt.runtime.image import LARGEST_PIXELS, DamagedImageError, TooMuchError, UnknownFormatError, read_image
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.runtime.warm_up import warmed_up
@@ -252,14 +252,14 @@ def decode_image(content: bytes) -> Image.Image:
     """An encoded image as RGB and upright, as `load_image` reads it from a file.
 
     Raises:
-        ImageError: It is no JPEG, PNG or WEBP, is damaged, or has too many pixels.
+        ImageError: It is no JPEG, PNG or WEBP, is damaged, or would take too much time or memory.
     """
     try:
         return read_image(io.BytesIO(content), formats=FORMATS, most_pixels=LARGEST_PIXELS)
     except UnknownFormatError:
         raise ImageError(f"{IMAGE}, {len(content):,} bytes, is not a {', '.join(FORMATS)} file") from None
-    except TooManyPixelsError as error:
-        raise ImageError(f"{IMAGE} {error}. Scale it down.") from None
+    except TooMuchError as error:
+        raise ImageError(f"{IMAGE} {error}. {error.remedy}") from None
     except DamagedImageError as error:
         raise ImageError(f"{IMAGE} {error}") from error
 
