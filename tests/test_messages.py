@@ -42,6 +42,9 @@ BLANK = "{}"  # what a message fills in
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 COMMAND = re.compile(r"(?<![\w./-])vcut ([a-z]+)")
 WORDS = r"(?: (?:--?[a-z][a-z-]*|\{\}|[A-Z]+|native|a10|[0-9]+))*"
+CHECKOUT_ONLY = re.compile(
+    r"(?<![\w./-])(?:docs|benchmarks|examples|tests)/|\.md\b|python -m (?:benchmarks|examples)|\bmake [a-z]+`"
+)
 FULL_COMMAND = re.compile(rf"(?<![\w./-])(vcut [a-z]+|vcut-export)({WORDS})")
 OTHERS_OPTIONS = {
     "--gpus",  # docker run
@@ -141,6 +144,16 @@ def why_unusable(program: str, words: list[str]) -> str | None:
 def test_what_messages_name_exists() -> None:
     told = [f"{message}: {fault}" for path in PACKAGE for message in messages(path) for fault in faults(message.text)]
     assert told == []
+
+
+def test_messages_name_no_file_that_an_installed_package_lacks() -> None:
+    """What pip installs has neither docs nor benchmarks, and there is no address to name instead."""
+    assert [str(message) for path in PACKAGE for message in messages(path) if CHECKOUT_ONLY.search(message.text)] == []
+
+
+@pytest.mark.parametrize("text", ["see docs/gpu.md", "(README.md)", "run python -m benchmarks.soak", "run `make gpu`"])
+def test_such_a_file_is_noticed(text: str) -> None:
+    assert CHECKOUT_ONLY.search(text)
 
 
 def test_what_the_benchmarks_messages_name_exists() -> None:

@@ -101,7 +101,7 @@ def test_a_gpu_under_an_old_driver_is_an_error_and_not_the_cpu(
     told = str(raised.value)
     assert "NVIDIA A10 is here, with driver 570.86.15 (CUDA 12.8 at most)" in told  # what there is
     assert "PyTorch 2.13.0+cu130 is built for CUDA 13.0 and needs a driver of release 580 or newer" in told
-    assert "Update the driver, or install the packages for CUDA 12: see docs/gpu.md" in told
+    assert "Update the driver, or install the packages for CUDA 12: PyTorch from the index that" in told
     assert "--device cpu" in told
     assert parse_device("cpu") == torch.device("cpu")
 

@@ -83,7 +83,9 @@ def test_an_old_driver_is_told_everywhere_that_it_matters(nano_bundle: Bundle, m
     assert of(examination, "GPU")[0].found == "NVIDIA A10: compute capability 8.6, 24.0 GiB"
     for finding in (*of(examination, "PyTorch"), *of(examination, "bundle")):
         assert finding.found.endswith("needs a driver of release 580 or newer")
-        assert finding.remedy.startswith("Update the driver, or install the packages for CUDA 12: see docs/gpu.md.")
+        assert finding.remedy.startswith(
+            "Update the driver, or install the packages for CUDA 12: PyTorch from the index that"
+        )
     assert "--device cpu" in of(examination, "bundle")[0].remedy
 
 

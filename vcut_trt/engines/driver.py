@@ -21,6 +21,7 @@ OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 SUCCESS, STUB_LIBRARY, NO_DEVICE = 0, 34, 100  # CUresult
 MAJOR_ATTRIBUTE, MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 NAME_BYTES = 256
+TORCH_INDEXES = "https://pytorch.org/get-started/locally/"
 DOES_NOT_START = "does not start"
 ON_THE_CPU = "To run on the CPU all the same, use --device cpu."
 
@@ -99,14 +100,18 @@ def why_unusable(driver: Driver, version: str, built_for: str | None, ask_torch:
     """
     here = f"{names(driver.gpus)} is here, with {driver}, but PyTorch {version}"
     if built_for is None:
-        return f"{here} is a build without CUDA. Install one for CUDA {driver.cuda_version // 1000}: see docs/gpu.md."
+        return (
+            f"{here} is a build without CUDA. Install one for CUDA {driver.cuda_version // 1000}, from the index that "
+            f"{TORCH_INDEXES} names."
+        )
     major = int(built_for.partition(".")[0])
     if driver.cuda_version // 1000 < major:
         oldest = OLDEST_DRIVER.get(major)
         needed = f"a driver of release {oldest} or newer" if oldest else f"a driver that supports CUDA {major}"
         return (
             f"{here} is built for CUDA {built_for} and needs {needed}. Update the driver, or install the packages for "
-            f"CUDA {driver.cuda_version // 1000}: see docs/gpu.md."
+            f"CUDA {driver.cuda_version // 1000}: PyTorch from the index that {TORCH_INDEXES} names"
+            + (', and "vcut-trt[rtx-cu12]" in the place of [rtx].' if driver.cuda_version // 1000 == 12 else ".")
         )
     return f"{here}, built for CUDA {built_for}, cannot use it: {ask_torch()}"
 

@@ -49,7 +49,9 @@ SAID = {
 """What changes no frame: calling it logs the sentence."""
 
 _PARTS = "its parts were made into graphs; change the checkpoint and export it, or use load_pretrained"
-_WEIGHTS = "weights are folded into the graphs; fuse a LoRA into the checkpoint before the export"
+_WEIGHTS = (
+    "weights are folded into the graphs; a LoRA is fused before: vcut-export --lora, or load_pretrained(…, loras=…)"
+)
 _ENGINES = "which engines are loaded together is what residency='resident' or 'staged' says"
 
 REFUSED = {

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 INVALID = {
     "VERSION_MISMATCH": "another version of TensorRT for RTX built it; install that version",
     "UNSUPPORTED_CC": "it was built for GPUs of another compute capability",
-    "OLD_CUDA_DRIVER": "the driver is too old for it; update the driver (docs/gpu.md has the releases)",
+    "OLD_CUDA_DRIVER": "the driver is too old for it; update it: to 580 for CUDA 13, to 525 for CUDA 12",
     "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it; install the extra rtx again, of one version",
     "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it; end other programs on the GPU",
     "MALFORMED_ENGINE": "it is no plan of this TensorRT",
