@@ -26,6 +26,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vcut_trt.checkpoints.svd import Architecture
 from vcut_trt.export.cross_attention import fold_cross_attention
+from vcut_trt.export.split_unet import SplitUNet, deep_feature
 from vcut_trt.spec.choices import CrossAttention
 from vcut_trt.spec.graphs import CLIP_SIZE
 from vcut_trt.spec.video import VAE_SCALE
@@ -129,6 +130,20 @@ def unet_cost(architecture: Architecture, variant: Variant, *, batch: int = CFG_
         projection_columns=call.projection.out_features if isinstance(call.projection, nn.Linear) else 0,
         projection_parameters=sum(parameter.numel() for parameter in call.projection.parameters()),
     )
+
+
+def shallow_call(architecture: Architecture, variant: Variant, split: int, *, batch: int = CFG_BATCH) -> MetaCall:
+    """A call of the UNet's outer layers, split at `split`: DeepCache's, and a shallow step's."""
+    unet: Any = _on_meta(lambda: UNetSpatioTemporalConditionModel(**architecture.unet))
+    feature = deep_feature(unet, split)
+    projection = _change(unet, variant)
+    width = projection.out_features if isinstance(projection, nn.Linear) else architecture.unet["cross_attention_dim"]
+    frames = int(architecture.unet["num_frames"])
+    sample = _latents(architecture, batch, frames, int(architecture.unet["in_channels"]))
+    size = (extent // feature.downscale for extent in sample.shape[-2:])
+    deep, context = _empty(batch * frames, feature.channels, *size), _empty(batch, 1, int(width))
+    outer = SplitUNet(unet, split)
+    return MetaCall(modules=(unet,), run=lambda: outer.shallow(sample, _empty(), context, _empty(batch, 3), deep))
 
 
 def _even_chunk(frames: int) -> int:

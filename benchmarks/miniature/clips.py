@@ -31,6 +31,9 @@ from vcut_trt.engines.workspace import Workspace, torch_dtype
 from vcut_trt.measure.stock import stock_pipeline
 from vcut_trt.measure.versions import MODEL_LIBRARIES, installed_versions
 from vcut_trt.pretrained import PretrainedConfig, pipeline_of
+from vcut_trt.runtime.pipeline import VCutPipeline
+from vcut_trt.runtime.plans import plan_of_settings
+from vcut_trt.spec.clip import ClipDefaults, ClipSettings
 from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.progress import Progress
@@ -155,10 +158,13 @@ def _open(contender: Contender, work: Work) -> Iterator[Callable[[Contender], Ca
     """What makes the clips of those that share a pipeline with `contender`."""
     if contender.kind is Kind.VCUT:
         config = PretrainedConfig(
-            video=work.video, precision=contender.precision, cross_attention=contender.cross_attention
+            video=work.video,
+            precision=contender.precision,
+            cross_attention=contender.cross_attention,
+            step_cache=None if contender.plan is None else 0,
         )
         with pipeline_of(work.checkpoint, Workspace(CPU), config) as ours:
-            yield lambda chosen: _with(ours, {"cut_step": chosen.cut_step})
+            yield lambda chosen: _with(ours, _steps(ours, chosen))
         return
     stock: Any = stock_pipeline(work.checkpoint, CPU, torch_dtype(contender.precision.dtype))
     sizes = {"height": work.video.height, "width": work.video.width, "num_frames": work.video.frames}
@@ -171,6 +177,13 @@ def _open(contender: Contender, work: Work) -> Iterator[Callable[[Contender], Ca
         yield lambda chosen: _with(gated(_uncut(chosen.cut_step)), sizes)
     else:
         yield lambda _chosen: _with(stock, sizes)
+
+
+def _steps(pipeline: VCutPipeline, contender: Contender) -> dict[str, Any]:
+    if contender.plan is None:
+        return {"cut_step": contender.cut_step}
+    settings = ClipSettings.of({"seed": 0, **dict(contender.plan)}, ClipDefaults())
+    return {"step_plan": plan_of_settings(pipeline.scheduler, settings)}
 
 
 def _uncut(cut_step: int | None = None) -> CutSchedule:
