@@ -41,7 +41,7 @@ def ended(tmp_path: Path) -> tuple[Path, Ledger, str]:
     job, _ = store.add(request(key="k"), **ROOM)
     store.claim()
     (tmp_path / "clip.mp4").write_bytes(b"v")
-    store.take_video(job.id, tmp_path / "clip.mp4")
+    store.files.take_video(job.id, tmp_path / "clip.mp4")
     store.complete(job.id, {})
     store.close()
     ledger = Ledger(acknowledged={job.id: PLAN}, owners={job.id: "ann"}, ends={job.id: "completed"})

@@ -23,7 +23,7 @@ from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api.keys import add_key, remove_key
 from vcut_trt.serving.app import Doors
-from vcut_trt.serving.jobs import store as store_module
+from vcut_trt.serving.jobs import job_files
 from vcut_trt.serving.jobs.feed import Listener
 from vcut_trt.serving.jobs.jobs import JobStatus, Progress
 from vcut_trt.serving.jobs.limits import Limits
@@ -290,7 +290,7 @@ def test_a_full_disk_is_said_and_nothing_is_taken_in(
         raise OSError(28, "No space left on device")
 
     with application(nano_bundle, tmp_path / "data") as (client, service):
-        monkeypatch.setattr(store_module, "write_durably", no_space)
+        monkeypatch.setattr(job_files, "write_durably", no_space)
         refused(client.post("/v1/videos", files=upload(), data=STEPS), 507, "no_space")
         assert client.get("/v1/videos").json()["data"] == []
         monkeypatch.undo()
@@ -313,8 +313,8 @@ def test_what_keeps_a_job_from_being_stored_is_told_apart_and_without_paths(
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    place = "write_durably" if isinstance(error, OSError) else "JobStore._insert"
-    monkeypatch.setattr(f"{store_module.__name__}.{place}", fails)
+    place = "job_files.write_durably" if isinstance(error, OSError) else "store.JobStore._insert"
+    monkeypatch.setattr(f"vcut_trt.serving.jobs.{place}", fails)
     answer = client.post("/v1/videos", files=upload(), data=STEPS)
     assert "/srv" not in refused(answer, status, code)
     assert int(answer.headers["retry-after"]) >= 1

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.serving.sample_jobs import ROOM, SETTINGS, FakeWorker, add, files, re
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs import runner as runner_module
 from vcut_trt.serving.jobs.feed import Feed
+from vcut_trt.serving.jobs.job_files import VideoGoneError
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobStatus
 from vcut_trt.serving.jobs.metrics import Metrics
 from vcut_trt.serving.jobs.runner import Runner
@@ -55,16 +57,23 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+@contextmanager
+def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A runner that has not begun, over a store in `folder`."""
     monkeypatch.setattr(runner_module, "IDLE_SECONDS", 0.02)
     monkeypatch.setattr(runner_module, "FIRST_PAUSE_SECONDS", 0.01)
-    store, worker, feed, metrics = JobStore(tmp_path), FakeWorker(), Feed(), Metrics()
+    store, worker, feed, metrics = JobStore(folder), FakeWorker(), Feed(), Metrics()
     runner = Runner(store, worker, feed, metrics, residency=Residency.AUTO)
     yield Bench(store, worker, feed, metrics, runner)
     if runner._thread.is_alive():
         runner.drain(PATIENCE_SECONDS)
     store.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with running(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def test_jobs_are_made_in_order(bench: Bench) -> None:
@@ -314,11 +323,11 @@ def test_a_result_waits_for_a_disk_that_can_be_written_again(bench: Bench, monke
 
 def test_a_video_that_is_not_there_fails_its_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(_name: str, made: Path) -> None:
-        raise FileNotFoundError(2, "No such file", str(made))
+        raise VideoGoneError(f"{made} is gone")
 
-    monkeypatch.setattr(bench.store, "take_video", gone)
+    monkeypatch.setattr(bench.store.files, "take_video", gone)
     name = add(bench.store)
     bench.runner.begin()
     failed = bench.ended(name)
     assert failed.error is not None
-    assert "could not be kept" in failed.error.message
+    assert failed.error.message == "the video was made, and is gone from the server's disk"

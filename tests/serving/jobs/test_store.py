@@ -15,10 +15,10 @@ import pytest
 
 from tests.serving.sample_jobs import ROOM, SETTINGS, add, files, request
 from vcut_trt.errors import ServingError
-from vcut_trt.serving.jobs import store as store_module
+from vcut_trt.serving.jobs import job_files
+from vcut_trt.serving.jobs.job_files import MAKING
 from vcut_trt.serving.jobs.jobs import ErrorCode, JobError, JobStatus
 from vcut_trt.serving.jobs.store import (
-    MAKING,
     MOST_ATTEMPTS,
     JobStore,
     KeyReusedError,
@@ -52,7 +52,7 @@ def made(store: JobStore, content: bytes = b"video") -> Path:
 def completed(store: JobStore, content: bytes = b"video") -> str:
     name = add(store)
     assert store.claim() is not None
-    store.take_video(name, made(store, content))
+    store.files.take_video(name, made(store, content))
     assert store.complete(name, {"decode": 1.0})
     return name
 
@@ -89,7 +89,7 @@ def test_a_job_ends_once(store: JobStore) -> None:
     assert store.fail(name, FAILURE)
     assert not store.fail(name, FAILURE)
     assert not store.cancelled(name)
-    store.take_video(name, made(store))
+    store.files.take_video(name, made(store))
     assert not store.complete(name, {})
     job = store.get(name)
     assert job is not None
@@ -185,7 +185,7 @@ def test_a_full_disk_takes_no_job_in(store: JobStore, monkeypatch: pytest.Monkey
     def no_space(_path: Path, _content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module, "write_durably", no_space)
+    monkeypatch.setattr(job_files, "write_durably", no_space)
     with pytest.raises(OSError, match="No space"):
         store.add(request(), **ROOM)
     assert store.count(JobStatus.QUEUED) == 0
@@ -249,7 +249,7 @@ def test_a_video_without_its_row_is_made_again(store: JobStore) -> None:
     """The crash between moving the video and saying so."""
     name = add(store)
     store.claim()
-    store.take_video(name, made(store))
+    store.files.take_video(name, made(store))
     reopened(store).recover()
     assert store.get(name).status is JobStatus.QUEUED  # type: ignore[union-attr]
     assert files(store.folder) == {f"{name}.png"}
@@ -310,11 +310,14 @@ def test_one_server_a_folder(store: JobStore) -> None:
         JobStore(store.folder)
 
 
-def test_a_folder_of_a_newer_version_is_refused(store: JobStore) -> None:
-    store._database.execute("PRAGMA user_version = 99")
+def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    store._database.change("PRAGMA user_version = 99")
+    store.close()
     with pytest.raises(ServingError, match="schema 99"):
-        reopened(store)
-    store._database.execute("PRAGMA user_version = 1")
+        JobStore(tmp_path)
+    with pytest.raises(ServingError, match="schema 99"):  # and not: another server works there
+        JobStore(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:

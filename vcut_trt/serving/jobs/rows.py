@@ -8,10 +8,8 @@ import sqlite3
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus
 from vcut_trt.spec.clip import CLIP_SETTINGS
 
-SCHEMA_VERSION = 1
-
-
-SCHEMA = """
+SCHEMAS = (
+    """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -33,7 +31,12 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_status ON jobs (status, number);
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
-"""
+""",
+    """
+CREATE TABLE deleted (id TEXT PRIMARY KEY);
+""",
+)
+"""What makes each version of the schema from the one before: a database of any of them is brought up to date."""
 
 
 POSITION = """CASE status WHEN 'queued'

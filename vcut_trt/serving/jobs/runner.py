@@ -6,7 +6,9 @@
                  ├───► out of memory ──► once more, with engines loaded a stage at a time ──► failed
                  └───► worker lost ────► a new worker; the job once more, but not for ever ──► failed
 
-A runner is a thread. Nothing that a job does ends it: what a worker cannot survive, the next worker begins without.
+A runner is a thread. Nothing that a job does ends it: what a worker cannot survive, the next worker begins without. A
+fault of the disk or the database does not end it either: what must be on disk is tried until it is, and an error that
+nobody foresaw counts as a lost worker.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.feed import Feed
+from vcut_trt.serving.jobs.job_files import VideoGoneError
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, Progress
 from vcut_trt.serving.jobs.metrics import Metrics, Restart
 from vcut_trt.serving.jobs.situation import Situation, State
-from vcut_trt.serving.jobs.store import MAKING, MOST_ATTEMPTS, JobStore
+from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
 from vcut_trt.serving.worker.messages import Made, Make, StepDone, Warming
 from vcut_trt.serving.worker.protocol import JobFailedError, VideoWorker, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.residency import Residency
@@ -37,6 +39,10 @@ Result = TypeVar("Result")
 
 IDLE_SECONDS = 1.0  # between two looks at an empty queue that nobody has announced a job for
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0  # between two attempts to start a worker, or to write a result
+
+
+class _BrokenOffError(Exception):
+    """The server ends while the disk cannot be written. The next start finds the job as it stands there."""
 
 
 class Runner:
@@ -117,6 +123,8 @@ class Runner:
         except ServingError as error:
             logger.error("%s", error)  # noqa: TRY400  # said in full by its message
             self.situation = Situation(state=State.ENDED, reason=str(error))
+        except _BrokenOffError as error:
+            logger.error("%s; the next start takes up what is left", error)  # noqa: TRY400  # no bug
         except Exception as error:
             logger.exception("the runner ended")
             self.situation = Situation(state=State.ENDED, reason=f"an error of the server's own: {error!r}")
@@ -139,32 +147,39 @@ class Runner:
         self._metrics.started(job)
         try:
             self._make(job)
+        except _BrokenOffError:
+            raise
+        except Exception:
+            logger.exception("job %s", job.id)
+            self._lost(job, WorkerLostError("an error of the server's own; its log has the details"))
         finally:
             self._at_work = None
             self._feed.tell(job.id, None)
 
     def _make(self, job: Job) -> None:
         """Bring one job to its end, or back to the queue."""
-        with TemporaryDirectory(dir=self._store.folder, prefix=MAKING) as folder:
-            made = Path(folder) / "clip.mp4"
-            try:
-                timings = self._once(job, made)
-                self._persist(lambda: self._store.take_video(job.id, made))
-            except JobFailedError as error:
-                self._failed(job, error)
-            except WorkerStoppedError:
-                self._stopped(job)
-            except WorkerLostError as error:
-                self._lost(job, error)
-            except OSError as error:
-                self._end_failed(job, ErrorCode.FAILED, f"the video could not be kept: {error}")
-            else:
-                self._persist(lambda: self._store.complete(job.id, timings))
+        made = self._persist(lambda: self._store.files.prepare(job.id, job.attempts))
+        try:
+            timings = self._once(job, made)
+            self._persist(lambda: self._store.files.take_video(job.id, made))
+            is_completed = self._persist(lambda: self._store.complete(job.id, timings))
+        except JobFailedError as error:
+            self._failed(job, error)
+        except WorkerStoppedError:
+            self._stopped(job)
+        except WorkerLostError as error:
+            self._lost(job, error)
+        except VideoGoneError:
+            self._end_failed(job, ErrorCode.FAILED, "the video was made, and is gone from the server's disk")
+        else:
+            if is_completed:
                 self._count(job, JobStatus.COMPLETED)
+        finally:
+            self._store.files.remove(made.parent)
 
     def _once(self, job: Job, made: Path) -> dict[str, float]:
         order = Make(job=job.id, picture=self._store.picture(job.id), video=made, settings=job.settings)
-        fresh = self._store.get(job.id)
+        fresh = self._persist(lambda: self._store.get(job.id))
         if fresh is None or fresh.cancel_requested:  # cancelled between the claim and now, when `stop` reached nobody
             raise WorkerStoppedError
         step = 0
@@ -216,7 +231,7 @@ class Runner:
         self._restart(Restart.LOST, str(error))
 
     def _was_cancelled(self, job: Job) -> bool:
-        now = self._store.get(job.id)
+        now = self._persist(lambda: self._store.get(job.id))
         return now is None or now.cancel_requested
 
     def _end_failed(self, job: Job, code: ErrorCode, message: str) -> None:
@@ -244,7 +259,7 @@ class Runner:
         while not self._draining.is_set():
             try:
                 ready = self._worker.start(self._residency, lambda message: self._warming(reason, message))
-            except (ServingError, WorkerLostError) as error:
+            except (ServingError, WorkerLostError, OSError) as error:
                 if not self.first_start.is_set():
                     raise ServingError(f"no worker can be started: {error}") from error
                 logger.error("no worker can be started: %s; again in %.1f s", error, pause)  # noqa: TRY400
@@ -265,18 +280,16 @@ class Runner:
         """Do what must be on disk before anything else happens; a full disk may have room again later.
 
         Raises:
-            FileNotFoundError: A file that should be there is not; waiting brings nothing.
+            _BrokenOffError: It cannot be done, and the server ends.
         """
         pause = FIRST_PAUSE_SECONDS
         before = self.situation
         while True:
             try:
                 result = action()
-            except FileNotFoundError:
-                raise
             except (OSError, sqlite3.Error) as error:
                 if self._draining.is_set():
-                    raise
+                    raise _BrokenOffError(f"cannot write to {self._store.folder}: {error}") from error
                 logger.error("cannot write to %s: %s; again in %.1f s", self._store.folder, error, pause)  # noqa: TRY400
                 self.situation = replace(before, reason=f"the disk cannot be written: {error}")
                 self._draining.wait(pause)

@@ -1,38 +1,36 @@
 """Where jobs live: rows in SQLite, pictures and videos in files beside it.
 
     DATA/jobs.sqlite3       write-ahead log, synchronous = FULL: a committed row survives a crash and a power cut
-    DATA/inputs/ID.png      written and synced before its row, removed when the job has ended
-    DATA/videos/ID.mp4      synced before the row says `completed`
-    DATA/.making-*/         a video that is being written
     DATA/lock               held by the one server of this folder
+    DATA/inputs, videos …   see `job_files`
 
-A row is the truth, files follow it: a file that no row needs is removed at the next start. Every change of status is
-one UPDATE that names the status it leaves, so that a job reaches one end, once.
+A row is the truth, files follow it. Every change of status is one UPDATE that names the status it leaves, so that a job
+reaches one end, once. Whatever raised OSError or sqlite3.Error may be asked for again: it is done then, once.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import shutil
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vcut_trt.errors import ServingError
+from vcut_trt.serving.jobs.database import Database
+from vcut_trt.serving.jobs.job_files import JobFiles
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
-from vcut_trt.serving.jobs.rows import POSITION, SCHEMA, SCHEMA_VERSION, job_of
+from vcut_trt.serving.jobs.rows import POSITION, job_of
 from vcut_trt.spec.clip import CLIP_SETTINGS
-from vcut_trt.work.files import sync, write_durably
 from vcut_trt.work.locks import lock_file
 
+logger = logging.getLogger(__name__)
+
 MOST_ATTEMPTS = 5
-MAKING = ".making-"  # begins the names of folders in which videos are made
 
 
 class RefusedError(Exception):
@@ -63,37 +61,33 @@ class JobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._inputs, self._videos = folder / "inputs", folder / "videos"
-        self._mutex = threading.RLock()
+        self._in_hand: set[str] = set()  # jobs in progress that a runner of this server has
         try:
-            for place in (folder, self._inputs, self._videos):
-                place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.files = JobFiles(folder)
             busy = ServingError(f"another server works with {folder}. Give each server a --data folder of its own.")
             self._lock = lock_file(folder / "lock", busy, mode=0o600)
-            self._database = sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None, check_same_thread=False)
-            self._database.row_factory = sqlite3.Row
-            self._prepare()
+            try:
+                self._database = self._opened(folder / "jobs.sqlite3")
+            except BaseException:
+                os.close(self._lock)
+                raise
         except (OSError, sqlite3.Error) as error:
             raise ServingError(f"cannot keep jobs in {folder}: {error}") from error
 
-    def _prepare(self) -> None:
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            with self._changing():
-                for statement in SCHEMA.split(";"):
-                    self._database.execute(statement)
-                self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
+    def _opened(self, path: Path) -> Database:
+        is_empty = not path.exists() or path.stat().st_size == 0
+        files = self.files.of_jobs() if is_empty else []
+        if files:
             raise ServingError(
-                f"{self.folder} holds jobs of schema {version}; this vcut_trt reads {SCHEMA_VERSION}. "
-                "Start it with the version that wrote them, or name another --data folder."
+                f"{path} is {'empty' if path.exists() else 'missing'}, and {len(files)} files of jobs lie beside it, "
+                f"{files[0].relative_to(self.folder)} among them. Nothing was changed. Put the database back (with its "
+                f"-wal file), or, to begin anew, move {self.folder / 'inputs'} and {self.folder / 'videos'} away."
             )
+        return Database(path)
 
     def close(self) -> None:
         """Let another server use the folder."""
-        with self._mutex:
+        with self._database.lock:
             self._database.close()
             os.close(self._lock)
 
@@ -115,61 +109,69 @@ class JobStore:
         if earlier is not None:
             return earlier, False
         name = new_id()
-        picture = self.picture(name)
-        write_durably(picture, request.picture)
         try:
-            with self._changing():
-                earlier = self._earlier(request)  # a twin may have come in meanwhile
-                if earlier is None:
+            self.files.write_picture(name, request.picture)
+            with self._database.changing():
+                job, is_new = self._earlier(request), False  # a twin may have come in meanwhile
+                if job is None:
                     self._check_room(request.owner, most_queued=most_queued, most_per_owner=most_per_owner)
                     self._insert(name, request)
+                    job, is_new = self._one("id = ?", name), True
         except sqlite3.Error as error:
-            picture.unlink(missing_ok=True)
+            self._take_back(name)
             raise OSError(f"the database cannot be written: {error}") from error
         except BaseException:
-            picture.unlink(missing_ok=True)
+            self.files.remove(self.picture(name))
             raise
-        if earlier is not None:
-            picture.unlink(missing_ok=True)
-            return earlier, False
-        return self._one("id = ?", name), True
+        if not is_new:
+            self.files.remove(self.picture(name))
+        return job, is_new
+
+    def _take_back(self, name: str) -> None:
+        """Forget a job whose client is told that it was not taken in, should the fault have come after the commit."""
+        try:
+            self._database.change("DELETE FROM jobs WHERE id = ? AND status = 'queued'", name)
+        except sqlite3.Error as error:
+            logger.warning("%s may be in the queue, and nobody knows of it: %s", name, error)
+            return  # its picture stays: if there is a row, the job is made; if not, the next start removes it
+        self.files.remove(self.picture(name))
 
     def _insert(self, name: str, request: JobRequest) -> None:
         now = time.time()
-        self._database.execute(
+        self._database.change(
             "INSERT INTO jobs (id, owner, settings, status, created_at, deadline, idempotency_key, fingerprint) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                name,
-                request.owner,
-                CLIP_SETTINGS.dump_json(request.settings).decode(),
-                JobStatus.QUEUED.value,
-                now,
-                None if request.timeout_seconds is None else now + request.timeout_seconds,
-                request.idempotency_key,
-                request.fingerprint,
-            ),
+            name,
+            request.owner,
+            CLIP_SETTINGS.dump_json(request.settings).decode(),
+            JobStatus.QUEUED.value,
+            now,
+            None if request.timeout_seconds is None else now + request.timeout_seconds,
+            request.idempotency_key,
+            request.fingerprint,
         )
 
     def check_room(self, owner: str, *, most_queued: int, most_per_owner: int) -> None:
         """Refuse before an upload is read what `add` would refuse after it."""
-        with self._mutex:
+        with self._database.lock:
             self._check_room(owner, most_queued=most_queued, most_per_owner=most_per_owner)
 
     def _check_room(self, owner: str, *, most_queued: int, most_per_owner: int) -> None:
         if self.count(JobStatus.QUEUED) >= most_queued:
             raise QueueFullError(f"{most_queued} jobs are waiting; no more are taken in")
-        (own,) = self._row("SELECT COUNT(*) FROM jobs WHERE owner = ? AND status IN ('queued', 'in_progress')", owner)
+        (own,) = self._database.row(
+            "SELECT COUNT(*) FROM jobs WHERE owner = ? AND status IN ('queued', 'in_progress')", owner
+        )
         if own >= most_per_owner:
             raise TooManyJobsError(f"this key has {own} unfinished jobs, as many as it may have")
 
     def _earlier(self, request: JobRequest) -> Job | None:
         if request.idempotency_key is None:
             return None
-        with self._mutex:
+        with self._database.lock:
             where = "owner = ? AND idempotency_key = ?"
             values = (request.owner, request.idempotency_key)
-            row = self._row(f"SELECT fingerprint FROM jobs WHERE {where}", *values)  # noqa: S608  # a constant
+            row = self._database.row(f"SELECT fingerprint FROM jobs WHERE {where}", *values)  # noqa: S608  # a constant
             if row is None:
                 return None
             if row["fingerprint"] != request.fingerprint:
@@ -180,8 +182,7 @@ class JobStore:
 
     def get(self, name: str, owner: str | None = None) -> Job | None:
         """A job, if it is there and is the owner's; None as owner: anybody's."""
-        with self._mutex:
-            row = self._row(f"SELECT *, {POSITION} AS position FROM jobs WHERE id = ?", name)  # noqa: S608
+        row = self._database.row(f"SELECT *, {POSITION} AS position FROM jobs WHERE id = ?", name)  # noqa: S608
         return None if row is None or owner not in (None, row["owner"]) else job_of(row)
 
     def page(self, owner: str, *, after: str | None, limit: int, newest_first: bool) -> tuple[list[Job], bool]:
@@ -190,59 +191,71 @@ class JobStore:
         start = f"AND number {sign} (SELECT number FROM jobs WHERE id = ? AND owner = ?)" if after else ""  # noqa: S608
         query = f"SELECT *, {POSITION} AS position FROM jobs WHERE owner = ? {start} ORDER BY number {order} LIMIT ?"  # noqa: S608
         values = (owner, *((after, owner) if after else ()), limit + 1)
-        with self._mutex:
-            rows = self._database.execute(query, values).fetchall()
+        rows = self._database.rows(query, *values)
         return [job_of(row) for row in rows[:limit]], len(rows) > limit
 
     def count(self, status: JobStatus) -> int:
         """How many jobs have this status."""
-        (number,) = self._row("SELECT COUNT(*) FROM jobs WHERE status = ?", status.value)
+        (number,) = self._database.row("SELECT COUNT(*) FROM jobs WHERE status = ?", status.value)
         return int(number)
 
     def picture(self, name: str) -> Path:
         """Where the picture of a job lies."""
-        return self._inputs / f"{name}.png"
+        return self.files.picture(name)
 
     def video(self, name: str) -> Path:
         """Where the video of a completed job lies."""
-        return self._videos / f"{name}.mp4"
+        return self.files.video(name)
 
     # Running
 
     def claim(self) -> Job | None:
-        """The next job of the queue, now in progress; None if the queue is empty."""
-        with self._changing():
-            row = self._row("SELECT id FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1")
+        """The next job of the queue, now in progress; None if the queue is empty.
+
+        A job in progress that no runner of this server has counts as queued: a fault came between its claim and its
+        runner.
+        """
+        with self._database.lock:
+            job = self._claimed()
+            if job is not None:
+                self._in_hand.add(job.id)
+            return job
+
+    def _claimed(self) -> Job | None:
+        with self._database.changing():
+            places = ", ".join("?" * len(self._in_hand))
+            row = self._database.row(
+                "SELECT id FROM jobs WHERE status = 'queued' "  # noqa: S608  # question marks
+                f"OR (status = 'in_progress' AND id NOT IN ({places})) ORDER BY number LIMIT 1",
+                *self._in_hand,
+            )
             if row is None:
                 return None
-            self._database.execute(
+            self._database.change(
                 "UPDATE jobs SET status = 'in_progress', started_at = ?, attempts = attempts + 1 WHERE id = ?",
-                (time.time(), row["id"]),
+                time.time(),
+                row["id"],
             )
             return self._one("id = ?", row["id"])
 
     def put_back(self, name: str) -> None:
         """Give a job in progress back to the queue, at its old place; its client sees an earlier status again."""
-        self._change("UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'in_progress'", name)
-
-    def take_video(self, name: str, made: Path) -> None:
-        """Move a finished video to its place, and make sure that it is on disk.
-
-        Raises:
-            OSError: It is not there, or the disk fails.
-        """
-        place = self.video(name)
-        sync(made)
-        made.replace(place)
-        sync(place.parent)
+        self._database.change("UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'in_progress'", name)
+        self._in_hand.discard(name)
 
     def complete(self, name: str, timings: Mapping[str, float]) -> bool:
-        """End a job whose video is in its place; False where it had ended already, and the video goes again."""
-        place = self.video(name)
-        done = self._end(name, JobStatus.COMPLETED, timings=timings, video_bytes=place.stat().st_size)
-        if not done:
-            place.unlink(missing_ok=True)
-        return done
+        """End a job whose video is in its place; False where it had ended in another way, and the video goes again.
+
+        Raises:
+            VideoGoneError: There is no video.
+        """
+        video_bytes = self.files.video_bytes(name)
+        self._end(name, JobStatus.COMPLETED, timings=timings, video_bytes=video_bytes)
+        job = self.get(name)
+        is_completed = job is not None and job.status is JobStatus.COMPLETED  # now, or by a call that failed later
+        if not is_completed:
+            self.files.remove(self.video(name))
+        return is_completed
 
     def fail(self, name: str, error: JobError) -> bool:
         """End an unfinished job with an error; False where it had ended already."""
@@ -261,7 +274,7 @@ class JobStore:
         timings: Mapping[str, float] | None = None,
         video_bytes: int = 0,
     ) -> bool:
-        changed = self._change(
+        changed = self._database.change(
             "UPDATE jobs SET status = ?, ended_at = ?, error = ?, timings = ?, video_bytes = ? "
             "WHERE id = ? AND status IN ('queued', 'in_progress')",
             status.value,
@@ -271,42 +284,55 @@ class JobStore:
             video_bytes,
             name,
         )
-        self.picture(name).unlink(missing_ok=True)
+        self._in_hand.discard(name)
+        self.files.remove(self.picture(name))
         return changed > 0
 
     # Stopping and removing
 
     def cancel(self, name: str) -> Job | None:
         """Cancel a queued job, or note that one in progress is to be; None if there is no such job."""
-        with self._changing():
-            self._database.execute(
-                "UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND status = 'in_progress'", (name,)
-            )
-            self._database.execute(
+        with self._database.changing():
+            self._database.change("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND status = 'in_progress'", name)
+            self._database.change(
                 "UPDATE jobs SET status = 'cancelled', cancel_requested = 1, ended_at = ? "
                 "WHERE id = ? AND status = 'queued'",
-                (time.time(), name),
+                time.time(),
+                name,
             )
-        job = self.get(name)
+            job = self.get(name)
         if job is not None and job.status.is_final:
-            self.picture(name).unlink(missing_ok=True)
+            self.files.remove(self.picture(name))
         return job
 
     def delete(self, name: str) -> bool:
         """Forget a job that has ended, and its video; False if there is none."""
-        changed = self._change("DELETE FROM jobs WHERE id = ? AND status IN ('completed', 'failed', 'cancelled')", name)
+        with self._database.changing():
+            changed = self._database.change(
+                "DELETE FROM jobs WHERE id = ? AND status IN ('completed', 'failed', 'cancelled')", name
+            )
+            if changed:  # until its video is gone, too: at a start it is nobody's, and not a lost one
+                self._database.change("INSERT OR IGNORE INTO deleted VALUES (?)", name)
         if changed:
-            self.video(name).unlink(missing_ok=True)
+            self.files.remove(self.video(name))
         return changed > 0
+
+    def tidy(self) -> None:
+        """Remove what could not be removed earlier."""
+        self.files.tidy()
+        gone = [
+            row["id"] for row in self._database.rows("SELECT id FROM deleted") if not self.video(row["id"]).exists()
+        ]
+        if gone:
+            with self._database.changing():
+                for name in gone:
+                    self._database.change("DELETE FROM deleted WHERE id = ?", name)
 
     # What time brings
 
     def expire(self) -> list[str]:
         """Fail the queued jobs whose deadline has passed; their ids."""
-        with self._mutex:
-            rows = self._database.execute(
-                "SELECT id FROM jobs WHERE status = 'queued' AND deadline < ?", (time.time(),)
-            ).fetchall()
+        rows = self._database.rows("SELECT id FROM jobs WHERE status = 'queued' AND deadline < ?", time.time())
         error = JobError(code=ErrorCode.DEADLINE_EXCEEDED, message="the deadline passed while the job was waiting")
         return [row["id"] for row in rows if self.fail(row["id"], error)]
 
@@ -317,8 +343,7 @@ class JobStore:
             How many interrupted jobs were queued, cancelled (as their clients had asked) and failed (a job that was
             interrupted at each of `MOST_ATTEMPTS` attempts may be what ends the server).
         """
-        with self._mutex:
-            rows = self._database.execute("SELECT * FROM jobs WHERE status = 'in_progress'").fetchall()
+        rows = self._database.rows("SELECT * FROM jobs WHERE status = 'in_progress'")
         found = dict.fromkeys((JobStatus.QUEUED, JobStatus.CANCELLED, JobStatus.FAILED), 0)
         for row in rows:
             if row["cancel_requested"]:
@@ -335,53 +360,27 @@ class JobStore:
         return found
 
     def _remove_strays(self) -> None:
-        with self._mutex:
-            rows = self._database.execute("SELECT id, status FROM jobs").fetchall()
-        by_status = {row["id"]: JobStatus(row["status"]) for row in rows}
-        wanted = {
-            *(self.picture(name) for name, status in by_status.items() if not status.is_final),
-            *(self.video(name) for name, status in by_status.items() if status is JobStatus.COMPLETED),
-        }
-        for path in (*self._inputs.iterdir(), *self._videos.iterdir()):
-            if path not in wanted:
-                path.unlink(missing_ok=True)
-        for path in self.folder.glob(f"{MAKING}*"):
-            shutil.rmtree(path, ignore_errors=True)
+        by_status = {row["id"]: JobStatus(row["status"]) for row in self._database.rows("SELECT id, status FROM jobs")}
+        deleted = [row["id"] for row in self._database.rows("SELECT id FROM deleted")]
+        self.files.remove_strays(
+            unfinished=[name for name, status in by_status.items() if not status.is_final],
+            completed=[name for name, status in by_status.items() if status is JobStatus.COMPLETED],
+            known=[*by_status, *deleted],
+        )
+        self.tidy()
 
     def sweep(self, *, keep_seconds: float, keep_bytes: int) -> list[str]:
         """Delete ended jobs that are too old, then the oldest until the videos fit into `keep_bytes`; their ids."""
-        with self._mutex:
-            rows = self._database.execute(
-                "SELECT id, ended_at, video_bytes FROM jobs WHERE status IN ('completed', 'failed', 'cancelled') "
-                "ORDER BY ended_at DESC"
-            ).fetchall()
+        rows = self._database.rows(
+            "SELECT id, ended_at, video_bytes FROM jobs WHERE status IN ('completed', 'failed', 'cancelled') "
+            "ORDER BY ended_at DESC"
+        )
+        self.tidy()
         return [name for name in _outdated(rows, time.time() - keep_seconds, keep_bytes) if self.delete(name)]
-
-    # SQL
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        with self._mutex:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    def _change(self, statement: str, *values: Any) -> int:
-        with self._changing():
-            return self._database.execute(statement, values).rowcount
-
-    def _row(self, query: str, *values: Any) -> Any:
-        with self._mutex:
-            return self._database.execute(query, values).fetchone()
 
     def _one(self, where: str, *values: Any) -> Job:
         query = f"SELECT *, {POSITION} AS position FROM jobs WHERE {where}"  # noqa: S608  # `where` is ours
-        return job_of(self._row(query, *values))
+        return job_of(self._database.row(query, *values))
 
 
 def _outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> Iterator[str]:
