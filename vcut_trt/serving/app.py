@@ -22,6 +22,7 @@ from vcut_trt.serving.api.guards import BodyLimit, KnownHosts, SecurityHeaders, 
 from vcut_trt.serving.api.routes import Served, router
 from vcut_trt.serving.api.uploads import largest_body
 from vcut_trt.serving.jobs.jobs import JobStatus
+from vcut_trt.serving.jobs.public import without_paths
 from vcut_trt.serving.jobs.service import Service
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
@@ -138,10 +139,11 @@ def _add_watching(app: FastAPI) -> None:
     @app.get("/readyz", tags=["watching"], responses={503: {"model": Readiness, "description": "No worker is ready."}})
     async def readyz(service: Served, response: Response) -> Readiness:
         """200 where a job would be made at once; 503 with the reason where not."""
+        private = (service.config.data, service.config.bundle.root)
         states = [
             WorkerState(
                 state=situation.state.value,
-                reason=situation.reason,
+                reason=without_paths(situation.reason, *private),
                 backend=situation.worker.backend if situation.worker else None,
                 device=situation.worker.device if situation.worker else None,
                 residency=situation.worker.residency if situation.worker else None,

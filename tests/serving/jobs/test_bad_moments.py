@@ -16,6 +16,7 @@ from vcut_trt.serving.jobs import job_files
 from vcut_trt.serving.jobs.jobs import ErrorCode, JobStatus
 from vcut_trt.serving.jobs.situation import State
 from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
+from vcut_trt.serving.worker.protocol import JobFailedError
 
 
 @pytest.fixture
@@ -211,3 +212,16 @@ def test_a_job_that_is_taken_in_is_told_even_if_the_next_read_fails(
         store.add(request(), most_queued=9, most_per_owner=9)
     assert store.count(JobStatus.QUEUED) == 0
     assert files(store.folder) == set()
+
+
+def test_a_failure_tells_its_client_no_path(bench: Bench) -> None:
+    def before_step(order: Any, _step: int) -> None:
+        raise JobFailedError(ErrorCode.FAILED, f"cannot write {order.video}: [Errno 28] No space left on device")
+
+    bench.worker.before_step = before_step
+    name = add(bench.store)
+    bench.runner.begin()
+    error = bench.ended(name).error
+    assert error is not None
+    assert error.message.endswith("clip.mp4: [Errno 28] No space left on device")
+    assert str(bench.store.folder) not in error.message

@@ -27,6 +27,7 @@ from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.job_files import VideoGoneError
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, Progress
 from vcut_trt.serving.jobs.metrics import Metrics, Restart
+from vcut_trt.serving.jobs.public import without_paths
 from vcut_trt.serving.jobs.situation import Situation, State
 from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
 from vcut_trt.serving.worker.messages import Made, Make, StepDone, Warming
@@ -54,16 +55,25 @@ class Runner:
         feed: Is told how far they are.
         metrics: Is told how long things take.
         residency: How the worker holds its engines to begin with.
+        bundle: The folder of what it runs; clients are told no path of it.
     """
 
     def __init__(
-        self, store: JobStore, worker: VideoWorker, feed: Feed, metrics: Metrics, *, residency: Residency
+        self,
+        store: JobStore,
+        worker: VideoWorker,
+        feed: Feed,
+        metrics: Metrics,
+        *,
+        residency: Residency,
+        bundle: Path = Path(),
     ) -> None:
         self._store = store
         self._worker = worker
         self._feed = feed
         self._metrics = metrics
         self._residency = residency
+        self._private = (store.folder, bundle)
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="runner")
@@ -236,7 +246,8 @@ class Runner:
 
     def _end_failed(self, job: Job, code: ErrorCode, message: str) -> None:
         logger.warning("job %s failed, %s: %s", job.id, code.value, message)
-        self._persist(lambda: self._store.fail(job.id, JobError(code=code, message=message)))
+        error = JobError(code=code, message=without_paths(message, *self._private))
+        self._persist(lambda: self._store.fail(job.id, error))
         self._count(job, JobStatus.FAILED)
 
     def _count(self, job: Job, status: JobStatus) -> None:

@@ -78,7 +78,8 @@ class Service:
         self.is_draining = False
         self.store = JobStore(config.data)
         self.runners = [
-            Runner(self.store, worker, self.feed, self.metrics, residency=config.residency) for worker in workers
+            Runner(self.store, worker, self.feed, self.metrics, residency=config.residency, bundle=config.bundle.root)
+            for worker in workers
         ]
         self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
         self._ended = threading.Event()

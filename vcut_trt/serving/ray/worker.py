@@ -34,11 +34,12 @@ from vcut_trt.errors import DeviceMemoryError, ServingError, VcutError, first_li
 from vcut_trt.runtime.pipeline import VCutPipeline
 from vcut_trt.runtime.warm_up import warmed_up
 from vcut_trt.serving.jobs.jobs import ErrorCode
-from vcut_trt.serving.worker.clip_maker import ClipMaker
-from vcut_trt.serving.worker.messages import FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
+from vcut_trt.serving.worker.clip_maker import PAUSE_SECONDS, ClipMaker
+from vcut_trt.serving.worker.messages import ENCODE, FROM_WORKER, Failed, Made, Make, Ready, StageBegun, StepDone
 from vcut_trt.serving.worker.protocol import JobFailedError, OnWarming, WorkerLostError, WorkerStoppedError
 from vcut_trt.spec.clip import CLIP_SETTINGS, ClipSettings
 from vcut_trt.spec.residency import Residency
+from vcut_trt.work.faults import passing_fault
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +295,7 @@ class RayWorker:
             elif said is None:
                 yield StageBegun(job=order.job, stage=WAITING)
             elif isinstance(said, bytes):
-                order.video.write_bytes(said)
+                yield from self._kept(said, order)
             else:
                 event = self._event(said, order.job)
                 if isinstance(event, Made):
@@ -303,6 +304,21 @@ class RayWorker:
                     return
                 doing = f"after {event.stage}"
                 yield event
+
+    def _kept(self, video: bytes, order: Make) -> Iterator[StageBegun]:
+        """Write a video, again and again while the disk is full or fails; each attempt after the first is told."""
+        while True:
+            try:
+                order.video.write_bytes(video)
+            except OSError as error:
+                if passing_fault(error) is None:
+                    raise
+                logger.error("job %s: %s; again in %.0f s", order.job, error, PAUSE_SECONDS)  # noqa: TRY400
+            else:
+                return
+            time.sleep(PAUSE_SECONDS)
+            self._go_on(order.job, has_begun=True)
+            yield StageBegun(job=order.job, stage=ENCODE)
 
     def _event(self, said: str | BaseException, job: str) -> StageBegun | StepDone | Made:
         if isinstance(said, BaseException):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -25,11 +26,16 @@ from vcut_trt.serving.worker.messages import (
     Stopped,
 )
 from vcut_trt.spec.clip import ClipSettings
+from vcut_trt.work.faults import passing_fault
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+PAUSE_SECONDS = 1.0  # between two attempts to read or to write while the disk is full, or fails
 
 
 class StopAskedError(Exception):
@@ -81,11 +87,9 @@ class ClipMaker:
 
     def _clip(self, order: Make) -> dict[str, float]:
         clock = _StageClock(order, self._inbox, self._outbox)
-        clock.begin(CONDITION)
-        picture = load_image(order.picture)
+        picture = _patiently(lambda: load_image(order.picture), order, lambda: clock.begin(CONDITION))
         (frames,) = animate(self._pipeline, picture, order.settings, clock.step)
-        clock.begin(ENCODE)
-        write_mp4(frames, order.video, order.settings.fps)
+        _patiently(lambda: write_mp4(frames, order.video, order.settings.fps), order, lambda: clock.begin(ENCODE))
         return clock.end()
 
     def _fail(self, order: Make, code: ErrorCode, message: str) -> None:
@@ -98,6 +102,29 @@ class ClipMaker:
 
         free, total = torch.cuda.mem_get_info(self._pipeline.device)
         return total - free
+
+
+def _patiently(action: Callable[[], Result], order: Make, begin: Callable[[], None]) -> Result:
+    """Do what needs the disk, again and again while it is full or fails: the frames are worth more than the wait.
+
+    Args:
+        action: What to do.
+        order: What it is done for.
+        begin: Called before each attempt: the stage is announced, so that the server hears of us, and may stop us.
+
+    Raises:
+        StopAskedError: The server asked to stop.
+        VcutError: It failed for another reason.
+    """
+    while True:
+        begin()
+        try:
+            return action()
+        except VcutError as error:
+            if passing_fault(error) is None:
+                raise
+            logger.error("job %s: %s; again in %.0f s", order.job, error, PAUSE_SECONDS)  # noqa: TRY400  # said in full
+        time.sleep(PAUSE_SECONDS)
 
 
 class _StageClock:

@@ -78,7 +78,10 @@ class ProcessWorker:
         """See `VideoWorker.start`."""
         self.close()
         command = list(self._command(residency))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  # ours
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  # ours
+        except OSError as error:
+            raise WorkerLostError(f"no process can be started: {error}") from error
         assert self._process.stdout is not None
         self._messages = queue.Queue()  # what an earlier process has said late goes nowhere
         reader = threading.Thread(
