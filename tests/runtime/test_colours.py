@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import random
 from pathlib import Path
@@ -24,8 +23,7 @@ from tests.runtime.icc_profiles import (
     srgb_curve,
 )
 from vcut_trt.runtime.image import Fit, fit_image, load_image
-from vcut_trt.serving.api.forms import fitted_png
-from vcut_trt.spec.video import VideoSpec
+from vcut_trt.serving.decoding.fitting import fitted_png
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 120, 60)]
 COLOURS += [(234, 51, 35), (40, 160, 90), (90, 60, 190)]
@@ -172,8 +170,8 @@ def test_a_picture_is_converted_once_on_its_way_through_the_server(tmp_path: Pat
     """The server stores what it fitted as a PNG, and the worker reads that."""
     profile, expected = PROFILES["Display P3"]
     stripes(COLOURS).save(tmp_path / "photo.png", icc_profile=profile)
-    video = VideoSpec(videos=1, frames=2, height=64, width=64, decode_chunk=1)
-    stored = fitted_png(io.BytesIO((tmp_path / "photo.png").read_bytes()), video, Fit.STRETCH, 10**6)
+    with (tmp_path / "photo.png").open("rb") as file:
+        stored = fitted_png(file, width=64, height=64, fit=Fit.STRETCH, most_pixels=10**6)
     (tmp_path / "stored.png").write_bytes(stored)
     here = load_image(tmp_path / "photo.png")
     np.testing.assert_allclose(seen(here), expected, atol=2)

@@ -15,6 +15,7 @@ from tests.serving.app import STEPS, application, data_url, picture, refused, up
 from tests.serving.sample_jobs import files
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.serving.api import uploads
+from vcut_trt.serving.decoding.decoders import PLACES
 from vcut_trt.serving.jobs.limits import Limits
 from vcut_trt.serving.jobs.service import Service
 
@@ -218,16 +219,15 @@ def test_a_large_picture_fits_as_base64(nano_bundle: Bundle, tmp_path: Path) -> 
 def test_a_body_is_read_to_memory_when_it_is_its_turn(
     running: tuple[TestClient, Service], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Pictures are decoded two at a time; what waits for that lies on disk."""
+    """A client's pictures are decoded one at a time; what waits for that lies on disk."""
     client, service = running
-    turns = []
+    idle, turns = service.decoders._idle, []
     form_of = uploads._form_of
-    monkeypatch.setattr(uploads, "_form_of", lambda *given: turns.append(service.uploads.locked()) or form_of(*given))
-    client.portal.call(service.uploads.acquire)  # type: ignore[union-attr]  # so that its own turn is the last
+    monkeypatch.setattr(uploads, "_form_of", lambda *given: turns.append(len(idle)) or form_of(*given))
     body = b"{}" if kind == "application/json" else b"--b--\r\n"
     refused(client.post("/v1/videos", content=body, headers={"Content-Type": kind}), 422, "invalid_value", "image")
-    assert turns == [True]
-    assert not service.uploads.locked()
+    assert turns == [PLACES - 1]
+    assert len(idle) == PLACES
 
 
 # What is served

@@ -7,7 +7,6 @@ options as shorter ones. A field that is not known is refused: better a message 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import fields as fields_of
 from typing import Any, BinaryIO
@@ -15,9 +14,12 @@ from typing import Any, BinaryIO
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from vcut_trt.errors import ConfigError, ImageError
-from vcut_trt.runtime.image import TooMuchError, UnknownFormatError, fit_image, read_image
+from vcut_trt.runtime.image import TooMuchError, UnknownFormatError
 from vcut_trt.serving.api.errors import ApiError
 from vcut_trt.serving.api.uploads import EXAMPLE, FORM, JSON, Fields
+from vcut_trt.serving.decoding.decoder import Decoder
+from vcut_trt.serving.decoding.fitting import FORMATS
+from vcut_trt.serving.decoding.orders import Order
 from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipDefaults, ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.presets import Preset
@@ -26,7 +28,6 @@ from vcut_trt.spec.solvers import Solver
 from vcut_trt.spec.step_plan import AfterCut
 from vcut_trt.spec.video import VideoSpec
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 SECONDS_TOLERANCE = 0.005  # of a video's length: a job tells two decimals
 CLIP_FIELDS = tuple(field.name for field in fields_of(ClipSettings))
 
@@ -166,14 +167,16 @@ def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:
         raise ApiError(422, f"seconds is {fields.seconds:g}; {decides}", param="seconds")
 
 
-def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) -> bytes:
+def fitted_png(decoder: Decoder, content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) -> bytes:
     """An upload as a PNG of the video's size: small, harmless, and all that the worker ever reads.
 
     Raises:
         ApiError: 415: not a format that is read; 413: it would take too much time or memory; 422: damaged.
     """
+    picture = content.read()
+    order = Order(picture_bytes=len(picture), width=video.width, height=video.height, fit=fit, most_pixels=most_pixels)
     try:
-        picture = read_image(content, formats=FORMATS, most_pixels=most_pixels)
+        return decoder.fitted(order, picture)
     except UnknownFormatError:
         raise ApiError(
             415, f"the file is not an image of a known format: {', '.join(FORMATS)}", param="image"
@@ -182,10 +185,6 @@ def fitted_png(content: BinaryIO, video: VideoSpec, fit: Fit, most_pixels: int) 
         raise ApiError(413, f"the image {error}", param="image") from None
     except ImageError as error:
         raise ApiError(422, f"the image {error}", param="image") from error
-    png = io.BytesIO()
-    fitted = fit_image(picture, width=video.width, height=video.height, fit=fit)
-    fitted.save(png, format="PNG", compress_level=1)
-    return png.getvalue()
 
 
 def fingerprint(form: Fields, picture: bytes) -> str:

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import logging
 import sqlite3
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -30,6 +30,7 @@ from vcut_trt.serving.api.forms import body_schema, earliest, fingerprint, fitte
 from vcut_trt.serving.api.guards import check_query, owner_of
 from vcut_trt.serving.api.uploads import read_form, received
 from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
+from vcut_trt.serving.decoding.decoders import BusyError
 from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
 from vcut_trt.serving.jobs.service import Service
 from vcut_trt.serving.jobs.store import KeyReusedError, QueueFullError, TooManyJobsError
@@ -243,15 +244,30 @@ async def _submit(request: Request, owner: str, service: Service, key: str | Non
             await run_in_threadpool(
                 service.store.check_room, owner, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
             )
+    wanted = await _wanted(request, owner, service, key)
+    with _refusing(service):
+        found = await run_in_threadpool(
+            service.store.add, wanted, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
+        )
+    service.submitted()
+    return found
+
+
+async def _wanted(request: Request, owner: str, service: Service, key: str | None) -> JobRequest:
+    """The job that an upload asks for. Its body lies on disk until it is its client's turn at a decoder."""
+    limits, client = service.limits, _client(request, owner, service)
     async with (
+        _counted(service, client),
         received(request, limits.upload_seconds) as body,
-        service.uploads,
+        service.decoders.turn(client) as decoder,
         read_form(request, body, limits.upload_bytes) as form,
     ):
         defaults = service.config.bundle.manifest.clip_defaults
         fields, settings = parse_form(form.fields, service.video, service.model, defaults)
-        picture = await run_in_threadpool(fitted_png, form.picture, service.video, settings.fit, limits.upload_pixels)
-    wanted = JobRequest(
+        picture = await run_in_threadpool(
+            fitted_png, decoder, form.picture, service.video, settings.fit, limits.upload_pixels
+        )
+    return JobRequest(
         owner=owner,
         settings=settings,
         picture=picture,
@@ -259,12 +275,21 @@ async def _submit(request: Request, owner: str, service: Service, key: str | Non
         idempotency_key=key,
         fingerprint=fingerprint(form.fields, picture),
     )
-    with _refusing(service):
-        found = await run_in_threadpool(
-            service.store.add, wanted, most_queued=limits.queue_jobs, most_per_owner=limits.jobs_per_key
-        )
-    service.submitted()
-    return found
+
+
+def _client(request: Request, owner: str, service: Service) -> str:
+    """Among whom decoders are shared: keys; addresses, where there are none."""
+    return owner if service.keys is not None or request.client is None else request.client.host
+
+
+@contextlib.asynccontextmanager
+async def _counted(service: Service, client: str) -> AsyncIterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(service.decoders.upload(client))
+        except BusyError as error:
+            raise ApiError(429, str(error), headers={"Retry-After": "1"}) from None
+        yield
 
 
 @contextlib.contextmanager

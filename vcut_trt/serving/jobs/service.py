@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.api.keys import KeyRing
+from vcut_trt.serving.decoding.decoders import Decoders
 from vcut_trt.serving.jobs.feed import Feed
 from vcut_trt.serving.jobs.jobs import Job, JobStatus
 from vcut_trt.serving.jobs.limits import Limits
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 SWEEP_TICKS = 60  # retention is looked at once a minute
 LOCAL_OWNER = "local"  # of every job, where there are no keys
-PARALLEL_UPLOADS = 2  # pictures that are decoded at the same time: each may take hundreds of megabytes
 FIRST_GUESS_SECONDS = 30.0  # of a job, until one was made
 
 
@@ -81,7 +80,7 @@ class Service:
             Runner(self.store, worker, self.feed, self.metrics, residency=config.residency, bundle=config.bundle.root)
             for worker in workers
         ]
-        self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
+        self.decoders = Decoders(self.limits.upload_pixels, most_of_one=self.limits.jobs_per_key)
         self._ended = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, daemon=True, name="housekeeper")
 
@@ -115,6 +114,7 @@ class Service:
         self._ended.set()
         if self._housekeeper.is_alive():
             self._housekeeper.join()
+        self.decoders.close()
         self.store.close()
 
     def wait_until_started(self) -> None:
