@@ -237,3 +237,20 @@ def test_a_server_that_others_reach_is_told_from_one_that_they_do_not(
     config = ServerConfig(service=service, worker=lambda _residency: [], host=host)
     assert config.is_open is is_open
     assert config.doors().allowed_hosts == (() if is_open else LOOPBACK_HOSTS)
+
+
+def test_its_connections_are_counted_and_timed(nano_bundle: Bundle, tmp_path: Path) -> None:
+    service = ServiceConfig(bundle=nano_bundle, data=tmp_path)
+    with pytest.raises(ConfigError, match="connections_per_address is 0"):
+        ServerConfig(service=service, worker=lambda _residency: [], connections_per_address=0)
+    config = uvicorn_config(ServerConfig(service=service, worker=lambda _residency: [], connections=1), FastAPI())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        address = listener.getsockname()
+        first = socket.create_connection(address, PATIENCE_SECONDS)
+        with first, socket.create_connection(address, PATIENCE_SECONDS), suppress(ConnectionError):
+            assert first.recv(100) == b""
+        server.should_exit = True
+        thread.join()

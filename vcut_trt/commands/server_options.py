@@ -38,6 +38,10 @@ HangTimeoutOption = Annotated[float, typer.Option(help="Seconds without a step a
 DrainTimeoutOption = Annotated[float, typer.Option(help="Seconds that the job at work may take after SIGTERM.")]
 KeepHoursOption = Annotated[float, typer.Option(help="Hours that ended jobs and their videos are kept.")]
 KeepGbOption = Annotated[float, typer.Option(help="GiB of videos that are kept; the oldest go first.")]
+ConnectionsOption = Annotated[int, typer.Option(help="Connections at the same time.")]
+ConnectionsPerAddressOption = Annotated[
+    int, typer.Option(help="Connections of one address; this machine's own, a reverse proxy's say, are not counted.")
+]
 CorsOriginOption = Annotated[
     list[str] | None, typer.Option(help="Origin whose pages may use the API. Repeatable.", show_default=False)
 ]

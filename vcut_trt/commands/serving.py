@@ -33,6 +33,8 @@ from vcut_trt.commands.options import (
 )
 from vcut_trt.commands.server_options import (
     AllowedHostOption,
+    ConnectionsOption,
+    ConnectionsPerAddressOption,
     CorsOriginOption,
     DataOption,
     DrainTimeoutOption,
@@ -109,6 +111,8 @@ def serve(
     drain_timeout: DrainTimeoutOption = 600.0,
     keep_hours: KeepHoursOption = DEFAULTS.keep_hours,
     keep_gb: KeepGbOption = DEFAULTS.keep_gb,
+    connections: ConnectionsOption = 400,
+    connections_per_address: ConnectionsPerAddressOption = 100,
     cors_origin: CorsOriginOption = None,
     allowed_host: AllowedHostOption = None,
     debug: ServerDebugOption = False,
@@ -147,6 +151,8 @@ def serve(
                 drain_seconds=drain_timeout,
                 cors_origins=tuple(cors_origin or ()),
                 allowed_hosts=tuple(allowed_host or ()),
+                connections=connections,
+                connections_per_address=connections_per_address,
             )
         )
 

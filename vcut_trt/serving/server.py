@@ -6,18 +6,22 @@ listen, queued ones stay on disk for the next start. A second signal ends at onc
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.serving.app import Doors, create_app
+from vcut_trt.serving.connections import Connections, GuardedProtocol
 from vcut_trt.serving.jobs.service import Service, ServiceConfig
 from vcut_trt.serving.worker.process import Command, ProcessWorker
 
@@ -25,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MOST_HEADER_BYTES = 64 * 1024  # of a request
+CONNECTIONS = 400  # each may need two files, and 1024 is what a process often may open
+CONNECTIONS_PER_ADDRESS = 100
+ANSWER_SECONDS = 15.0  # for the refusal of a body that was too slow to arrive, before its connection is closed
 CLOSE_SECONDS = 5  # for connections to end by themselves, once the engines have
 
 
@@ -42,6 +49,13 @@ class ServerConfig:
     drain_seconds: float = 600.0  # for the job at work to end
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    connections: int = CONNECTIONS
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS  # other machines' addresses
+
+    def __post_init__(self) -> None:
+        for name in ("connections", "connections_per_address"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
 
     @property
     def is_open(self) -> bool:
@@ -100,9 +114,14 @@ def serve(config: ServerConfig) -> None:
 
 def uvicorn_config(config: ServerConfig, app: FastAPI) -> uvicorn.Config:
     """How uvicorn runs the application: with h11, which cuts off headers that do not end; httptools keeps them."""
+    connections = Connections(
+        most=config.connections,
+        most_of_one=config.connections_per_address,
+        body_seconds=config.service.limits.upload_seconds + ANSWER_SECONDS,
+    )
     return uvicorn.Config(
         app,
-        http="h11",
+        http=cast(type[asyncio.Protocol], partial(GuardedProtocol, connections)),  # uvicorn calls it, no more
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         host=config.host,
         port=config.port,
