@@ -103,7 +103,7 @@ def _latency(figures: Mapping[str, Any]) -> Cells:
         (
             row["name"],
             f"{row['seconds']:.2f}",
-            f"{row['speedup']:.2f}×",
+            "" if row["speedup"] is None else f"{row['speedup']:.2f}×",
             f"{100 * row['fraction_of_ceiling']:.0f} %",
             "" if row["fraction_of_roofline"] is None else f"{100 * row['fraction_of_roofline']:.0f} %",
             f"{row['computed_25_steps_s']:.1f}",

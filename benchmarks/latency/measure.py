@@ -1,10 +1,11 @@
-"""The run: every contender makes one video a round.
+"""The run: every contender is timed in pairs with stock.
 
-    round 0     untimed: kernels are compiled, CUDA graphs captured, memory is watched, the video is compared with stock
-    round 1 …   timed, in the same order: what slows the machine down for a while slows all of them
+    untimed      kernels are compiled, CUDA graphs captured, memory is watched, the video is compared with stock
+    pair 1 …     timed: stock and the contender, then the contender and stock, …: close in time, in alternating order
 
-On the CPU all systems stay open (`places.AllOpen`). On a GPU one is open at a time (`places.OneOpen`), for a card holds
-one of them; a round opens each anew, and lets it make an untimed video before the timed ones.
+On the CPU stock stays open, and one other system beside it (`places.Beside`). On a GPU one is open at a time
+(`places.OneOpen`), for a card holds one of them: there a round is stock and then everybody, each opened anew and
+warmed up by an untimed video.
 
 A contender that fails is left out, with the reason; the others go on. Only stock may not fail.
 """
@@ -18,12 +19,12 @@ from dataclasses import dataclass, field
 from benchmarks.latency.availability import Bundles, LeftOut, why_not
 from benchmarks.latency.contenders import BACKENDS, REFERENCE, Contender, System
 from benchmarks.latency.memory import Peak
-from benchmarks.latency.places import AllOpen, place_for
+from benchmarks.latency.places import Beside, place_for
 from benchmarks.latency.quality import Quality, compare
+from benchmarks.latency.quiet import Pair, Reading
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.work import Work
 from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker
-from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.work.progress import SILENT, Progress
 
 
@@ -35,7 +36,14 @@ class Measured:
     quality: Quality
     peak: Peak
     counted_flops: int | None  # of denoising, where it was counted while it ran
-    times: tuple[VideoTimes, ...]  # of the timed rounds, in their order
+    pairs: tuple[Pair, ...]  # in their order; on the CPU every contender has stock videos of its own
+
+
+Taken = tuple[Mapping[Contender, FirstVideo], Mapping[Contender, list[Pair]]]
+
+
+class StockError(ContenderError):
+    """Stock failed beside a contender, who is not to blame."""
 
 
 @dataclass
@@ -68,25 +76,73 @@ def measure(
     }
     running = [contender for contender in contenders if contender.system in folders]
     with place_for(work, folders, open_worker) as place:
-        firsts = _round_zero(running, work, place, run, progress)
-        times: dict[Contender, list[VideoTimes]] = {contender: [] for contender in firsts}
-        total = work.repeats * len(times)
-        with progress.stage(f"{work.repeats} timed rounds of {len(times)} contenders") as advance:
-            for index in range(work.repeats):
-                for done, (contender, video) in enumerate(_timed_round(tuple(firsts), work, place, run)):
-                    times[contender] += video
-                    advance(index * len(times) + done + 1, total)
+        timed = _rounds if work.place.type == "cuda" else _beside_stock
+        firsts, pairs = timed(running, work, place, run, progress)
     run.measured = tuple(
-        _measured(contender, first, firsts[REFERENCE].clip, times[contender])
+        _measured(contender, first, firsts[REFERENCE].clip, pairs[contender])
         for contender, first in firsts.items()
         if not run.leaves_out(contender)
     )
     return run
 
 
+def _beside_stock(running: Sequence[Contender], work: Work, place: Beside, run: Run, progress: Progress) -> Taken:
+    """Each system in turn: its untimed videos, then its pairs."""
+    firsts: dict[Contender, FirstVideo] = {}
+    pairs: dict[Contender, list[Pair]] = {contender: [] for contender in running}
+    for system in dict.fromkeys(contender.system for contender in running):
+        own = [contender for contender in running if contender.system == system]
+        firsts.update(_round_zero(own, work, place, run, progress))
+        warm = [contender for contender in own if contender in firsts]
+        with progress.stage(f"{work.repeats} pairs each of {system.name} and stock") as advance:
+            for index in range(work.repeats):
+                for contender in warm:
+                    if not run.leaves_out(contender):
+                        with _leaving_out(contender, run):
+                            pairs[contender].append(_pair(contender, work, place, stock_first=index % 2 == 0))
+                advance(index + 1, work.repeats)
+    return firsts, pairs
+
+
+def _pair(contender: Contender, work: Work, place: Beside, *, stock_first: bool) -> Pair:
+    """The two videos, one right after the other; stock is its own pair."""
+    if contender == REFERENCE:
+        own = _video(REFERENCE, work, place)
+        return Pair(stock=own, own=own)
+    order = (REFERENCE, contender) if stock_first else (contender, REFERENCE)
+    made = {who: _video(who, work, place) for who in order}
+    return Pair(stock=made[REFERENCE], own=made[contender])
+
+
+def _video(contender: Contender, work: Work, place: Beside) -> Reading:
+    """A timed video; that stock fails is nobody's fault but its own."""
+    try:
+        return place.worker(contender.system).timed(contender.schedule(work.steps))
+    except ContenderError as error:
+        if contender == REFERENCE:
+            raise StockError(str(error)) from error
+        raise
+
+
+def _rounds(running: Sequence[Contender], work: Work, place: Beside, run: Run, progress: Progress) -> Taken:
+    """Everybody's untimed video, then rounds of everybody: the stock video of a round is everybody's pair."""
+    firsts = _round_zero(running, work, place, run, progress)
+    pairs: dict[Contender, list[Pair]] = {contender: [] for contender in firsts}
+    with progress.stage(f"{work.repeats} timed rounds of {len(firsts)} contenders") as advance:
+        for index in range(work.repeats):
+            stock = _video(REFERENCE, work, place)
+            for done, contender in enumerate(firsts):
+                if not run.leaves_out(contender):
+                    with _leaving_out(contender, run):
+                        own = stock if contender == REFERENCE else _video(contender, work, place)
+                        pairs[contender].append(Pair(stock=stock, own=own))
+                advance(index * len(firsts) + done + 1, work.repeats * len(firsts))
+    return firsts, pairs
+
+
 def _round_zero(
-    running: Sequence[Contender], work: Work, place: AllOpen, run: Run, progress: Progress
-) -> Mapping[Contender, FirstVideo]:
+    running: Sequence[Contender], work: Work, place: Beside, run: Run, progress: Progress
+) -> dict[Contender, FirstVideo]:
     """Everybody's untimed video."""
     firsts: dict[Contender, FirstVideo] = {}
     for contender in running:
@@ -95,36 +151,24 @@ def _round_zero(
     return firsts
 
 
-def _timed_round(
-    contenders: Sequence[Contender], work: Work, place: AllOpen, run: Run
-) -> Iterator[tuple[Contender, list[VideoTimes]]]:
-    """One video of everybody, in the table's order, in which the contenders of a system follow each other."""
-    for contender in contenders:
-        video: list[VideoTimes] = []
-        if not run.leaves_out(contender):
-            with _leaving_out(contender, run):
-                video.append(place.worker(contender.system).timed(contender.schedule(work.steps)))
-        yield contender, video
-
-
 @contextmanager
 def _leaving_out(contender: Contender, run: Run) -> Iterator[None]:
     """Write down a contender that fails, and go on; the reference's failure is everybody's."""
     try:
         yield
     except ContenderError as error:
-        if contender == REFERENCE:
+        if contender == REFERENCE or isinstance(error, StockError):
             raise
         run.left_out.append(LeftOut(name=contender.name, reason=str(error)))
 
 
-def _measured(contender: Contender, first: FirstVideo, stock: Clip, times: list[VideoTimes]) -> Measured:
+def _measured(contender: Contender, first: FirstVideo, stock: Clip, pairs: list[Pair]) -> Measured:
     return Measured(
         contender=contender,
         quality=compare(first.clip, stock),
         peak=first.peak,
         counted_flops=first.clip.denoising_flops,
-        times=tuple(times),
+        pairs=tuple(pairs),
     )
 
 

@@ -1,6 +1,6 @@
 """Which systems are open at the same time.
 
-AllOpen    every one, from its first video to the end: on the CPU, where the host's memory has room for them
+Beside     stock, and one other: on the CPU, where the two take turns
 OneOpen    one: on a GPU, where a full-size model takes 13 GiB and a card may have 24
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.latency.contenders import System
+from benchmarks.latency.contenders import REFERENCE, System
+from benchmarks.latency.quiet import Reading
 from benchmarks.latency.work import Work
 from benchmarks.latency.workers import ContenderError, FirstVideo, OpenWorker, Worker
-from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.work.closing import Closing
 
@@ -21,8 +21,8 @@ Folders = Mapping[System, Path | None]
 """The systems that can run, and the bundle that each of them opens."""
 
 
-class AllOpen(Closing):
-    """All systems stay open.
+class Beside(Closing):
+    """Stock stays open; another system is closed before the next one is opened.
 
     Args:
         work: What they will do.
@@ -61,10 +61,13 @@ class AllOpen(Closing):
             self._workers = {}
 
     def _open(self, system: System) -> Worker:
+        others = [other for other in self._workers if REFERENCE.system not in (other, system)]
+        for other in others:
+            self._workers.pop(other).close()
         return self._open_worker(system, self._work, self._folders[system])
 
 
-class OneOpen(AllOpen):
+class OneOpen(Beside):
     """A system is closed before the next one is opened; what was opened anew warms up before it is timed."""
 
     def _open(self, system: System) -> Worker:
@@ -85,7 +88,7 @@ class _Warming:
         self._warm.add(schedule)
         return video
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         """See `Worker.timed`."""
         if schedule not in self._warm:
             self.first(schedule)
@@ -96,6 +99,6 @@ class _Warming:
         self._worker.close()
 
 
-def place_for(work: Work, folders: Folders, open_worker: OpenWorker) -> AllOpen:
+def place_for(work: Work, folders: Folders, open_worker: OpenWorker) -> Beside:
     """Where a work's systems are opened."""
-    return (OneOpen if work.place.type == "cuda" else AllOpen)(work, folders, open_worker)
+    return (OneOpen if work.place.type == "cuda" else Beside)(work, folders, open_worker)

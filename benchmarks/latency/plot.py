@@ -49,7 +49,7 @@ def _draw_bars(axes: Axes, rows: tuple[Row, ...]) -> None:
     axes.barh(places, seconds, color=[_colour(row) for row in ordered], height=0.72)
     axes.errorbar(seconds, places, xerr=[below, above], fmt="none", ecolor=INK, capsize=2.5, elinewidth=1)
     for place, row in zip(places, ordered, strict=True):
-        text = f"{row.timing.latency_s:.1f} s, {row.speedup:.2f}×"
+        text = f"{row.timing.latency_s:.1f} s" + ("" if row.speedup is None else f", {row.speedup:.2f}×")
         axes.annotate(
             text,
             (row.timing.slowest_s, place),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 
 from benchmarks.latency.availability import LeftOut
 from benchmarks.latency.ceiling import StepFlops, denoising_flops, fraction_of_ceiling
-from benchmarks.latency.contenders import REFERENCE
 from benchmarks.latency.measure import Measured, Run
+from benchmarks.latency.quiet import Ratios, disturbances, load_before
 from benchmarks.latency.work import Work
 from benchmarks.latency.work import as_json as work_as_json
 from benchmarks.matmul_rate import MatmulRate
@@ -33,7 +34,9 @@ class Row:
     cut_step: int | None  # of the work's steps; None: never cut
     timing: Timing
     totals_s: tuple[float, ...]  # of the timed rounds, in their order
-    speedup: float  # stock's median over this one's
+    ratios: Ratios  # of its pairs: stock's seconds over its own
+    speedup: float | None  # the median ratio; None: the host was not quiet
+    cpu_s: float  # the median of its process's CPU-seconds for a video
     videos_per_hour: float
     psnr_db: float | None  # against stock; None: the same frames to the last bit
     latent_error: float
@@ -64,6 +67,7 @@ class Report:
     ceiling: MatmulRate
     rows: tuple[Row, ...]  # in the table's order, stock first
     left_out: tuple[LeftOut, ...]
+    disturbances: tuple[str, ...]  # what says that the host was not quiet; nobody has a speed-up then
 
 
 def build_report(run: Run, work: Work, machine: Machine, rate: MatmulRate, steps: StepFlops) -> Report:
@@ -76,10 +80,13 @@ def build_report(run: Run, work: Work, machine: Machine, rate: MatmulRate, steps
         rate: The machine's best matmul: the ceiling.
         steps: What a step costs.
     """
-    stock = next(item for item in run.measured if item.contender == REFERENCE)
-    reference_s = Timing.of(stock.times).latency_s
-    rows = tuple(_row(item, work, rate, steps, reference_s) for item in run.measured)
-    return Report(work=work, machine=machine, ceiling=rate, rows=rows, left_out=tuple(run.left_out))
+    on_cpu = work.place.type == "cpu"
+    found = load_before(machine.load_average, machine.cores)
+    for item in run.measured:
+        found += disturbances(item.contender.name, item.pairs, on_cpu=on_cpu)
+    rows = tuple(_row(item, work, rate, steps, quiet=not found) for item in run.measured)
+    left_out = tuple(run.left_out)
+    return Report(work=work, machine=machine, ceiling=rate, rows=rows, left_out=left_out, disturbances=tuple(found))
 
 
 def describe_machine(device: torch.device) -> Machine:
@@ -112,6 +119,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "versions": installed_versions(LIBRARIES),
         "ceiling": asdict(report.ceiling),
         "contenders": rows,
+        "disturbances": list(report.disturbances),
         "left_out": [asdict(item) for item in report.left_out],
     }
 
@@ -122,8 +130,9 @@ def best_of_ours(rows: Sequence[Row], cut: str) -> Row | None:
     return min(ours, key=lambda row: row.timing.latency_s, default=None)
 
 
-def _row(item: Measured, work: Work, rate: MatmulRate, steps: StepFlops, reference_s: float) -> Row:
-    contender, timing = item.contender, Timing.of(item.times)
+def _row(item: Measured, work: Work, rate: MatmulRate, steps: StepFlops, *, quiet: bool) -> Row:
+    contender, ratios = item.contender, Ratios.of(item.pairs)
+    timing = Timing.of([pair.own.times for pair in item.pairs])
     schedule = contender.schedule(work.steps)
     flops = item.counted_flops or denoising_flops(steps, contender.system.cross_attention, schedule)
     never = contender.reference_cut_step is None or schedule.cut_step > work.steps
@@ -131,8 +140,10 @@ def _row(item: Measured, work: Work, rate: MatmulRate, steps: StepFlops, referen
         name=contender.name,
         cut_step=None if never else schedule.cut_step,
         timing=timing,
-        totals_s=tuple(times.total_s for times in item.times),
-        speedup=reference_s / timing.latency_s,
+        totals_s=tuple(times.total_s for times in (pair.own.times for pair in item.pairs)),
+        ratios=ratios,
+        speedup=ratios.median if quiet else None,
+        cpu_s=statistics.median(pair.own.cpu_s for pair in item.pairs),
         videos_per_hour=3600 * work.video.videos / timing.latency_s,
         psnr_db=item.quality.psnr_db,
         latent_error=item.quality.latent_error,

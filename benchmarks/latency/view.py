@@ -10,6 +10,7 @@ from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
 NOTES = (
     "seconds: the median of the timed rounds, from the call to the frames in host memory; loading and compiling are "
     "not in it. The stages are those of the round with the median total; rest: the picture, copies, post-processing.",
+    "speed-up: the median of the pairs' ratios, stock's seconds over the contender's; of pairs: least and most.",
     "A step of diffusers' pipeline runs from the end of the step before to its callback; a step of vcut is its "
     "engine's launch. Both hold scaling, guidance and the scheduler.",
     "first frame: when the decoder has made the first frames; no pipeline here hands them out before the last.",
@@ -30,14 +31,25 @@ def page(report: Report) -> CellPage:
 
 def _tables(report: Report) -> tuple[Cells, ...]:
     work, video = report.work, report.work.video
-    title = (
+    title = "THE HOST WAS NOT QUIET, no speed-up is given. " if report.disturbances else ""
+    title += (
         f"{work.model}: {video.frames} frames of {video.width}×{video.height}, {work.steps} steps, "
         f"{work.precision.value}, {work.device}, {work.repeats} rounds"
     )
     tables = [
         Cells(
             title=title,
-            headers=("contender", "seconds", "min … max", "speed-up", "PSNR (dB)", "latent error", "of ceiling"),
+            headers=(
+                "contender",
+                "seconds",
+                "min … max",
+                "CPU-seconds",
+                "speed-up",
+                "of pairs",
+                "PSNR (dB)",
+                "latent error",
+                "of ceiling",
+            ),
             text_columns=1,
             rows=tuple(map(_row, report.rows)),
         ),
@@ -66,7 +78,9 @@ def _row(row: Row) -> tuple[str, ...]:
         row.name,
         f"{timing.latency_s:.2f}",
         f"{timing.fastest_s:.2f} … {timing.slowest_s:.2f}",
-        f"{row.speedup:.2f}×",
+        f"{row.cpu_s:.2f}",
+        "" if row.speedup is None else f"{row.speedup:.2f}×",
+        "" if row.speedup is None else f"{row.ratios.smallest:.2f} … {row.ratios.largest:.2f}",
         "=" if row.psnr_db is None else f"{row.psnr_db:.1f}",
         "=" if row.latent_error == 0 else f"{row.latent_error:.1e}",
         f"{100 * row.fraction_of_ceiling:.0f} %",
@@ -100,7 +114,8 @@ def _notes(report: Report) -> tuple[str, ...]:
         *NOTES,
     ]
     fastest = best_of_ours(report.rows, f"c{DEFAULT_CUT_STEP}")
-    if fastest is not None:
+    if fastest is not None and fastest.speedup is not None:
         speedup = f"{fastest.speedup:.2f}× stock eager"
         notes.insert(1, f"vcut's fastest at c = {DEFAULT_CUT_STEP} is {fastest.name}: {speedup}.")
+    notes[:0] = [f"NOT QUIET: {what}." for what in report.disturbances]
     return (RANDOM, *notes) if report.work.random_weights else tuple(notes)

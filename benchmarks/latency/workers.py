@@ -1,10 +1,11 @@
 """Where the systems live: each in a process of its own, so that its memory and its patches are its own.
 
-They take turns: only one works at a time. On the CPU the others sleep, their models loaded; on a GPU there are none.
+They take turns: only one works at a time. On the CPU stock sleeps beside it, its model loaded; on a GPU none does.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 from benchmarks.latency.contenders import System
 from benchmarks.latency.memory import MemoryWatch, Peak, device_free_bytes
 from benchmarks.latency.opening import open_system
+from benchmarks.latency.quiet import Reading
 from benchmarks.latency.systems import Clip, OpenSystem
 from benchmarks.latency.work import Work
 from vcut_trt.errors import VcutError
-from vcut_trt.measure.timing import VideoTimes
 from vcut_trt.spec.schedule import CutSchedule
 
 Answer = TypeVar("Answer")
@@ -47,7 +48,7 @@ class Worker(Protocol):
     def first(self, schedule: CutSchedule) -> FirstVideo:
         """Make the untimed video."""
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         """Make a video and time it."""
 
     def close(self) -> None:
@@ -71,10 +72,11 @@ class LocalWorker:
             clip = self._system.first(schedule)
         return FirstVideo(clip=clip, peak=watch.peak)
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         """See `Worker.timed`."""
+        before_s = time.process_time()
         times, _ = self._system.stopwatch.video(lambda: self._system.video(schedule))
-        return times
+        return Reading(times=times, cpu_s=time.process_time() - before_s)
 
     def close(self) -> None:
         """See `Worker.close`."""
@@ -97,7 +99,7 @@ class ProcessWorker:
         """See `Worker.first`."""
         return self._ask(_first, schedule)
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         """See `Worker.timed`."""
         return self._ask(_timed, schedule)
 
@@ -123,7 +125,7 @@ def _first(schedule: CutSchedule) -> FirstVideo:
     return _here[0].first(schedule)
 
 
-def _timed(schedule: CutSchedule) -> VideoTimes:
+def _timed(schedule: CutSchedule) -> Reading:
     return _here[0].timed(schedule)
 
 

@@ -21,10 +21,11 @@ from benchmarks.latency import availability, diffusers_systems, plot, work
 from benchmarks.latency.availability import LeftOut, export_missing, open_bundles, why_not
 from benchmarks.latency.ceiling import count_steps, denoising_flops, fraction_of_ceiling
 from benchmarks.latency.contenders import REFERENCE, Contender, Kind, System, all_contenders, select
-from benchmarks.latency.measure import measure
+from benchmarks.latency.measure import Run, measure
 from benchmarks.latency.memory import MemoryWatch, Peak
 from benchmarks.latency.opening import open_system
 from benchmarks.latency.quality import compare
+from benchmarks.latency.quiet import Pair, Reading
 from benchmarks.latency.report import Machine, Report, as_json, build_report
 from benchmarks.latency.systems import Clip
 from benchmarks.latency.vcut_systems import open_modules
@@ -99,8 +100,12 @@ def clip(value: float, *, latents: float = 1.0) -> Clip:
     return Clip(frames=frames, latents=after, denoising_flops=None)
 
 
+def reading(total_s: float, *, rate: float = 2.0) -> Reading:
+    return Reading(times=replace(TIMES, total_s=total_s), cpu_s=rate * total_s)
+
+
 class FakeWorker:
-    """Takes down who worked; its videos take as many seconds as `totals` says."""
+    """Takes down who worked; a stock video takes 12 s, another 8 s, on both cores."""
 
     log: list[tuple[str, str, int]]
     fails: str = ""
@@ -116,11 +121,11 @@ class FakeWorker:
             raise ContenderError("it does not run")
         return FirstVideo(clip=clip(0.5), peak=Peak(host_bytes=1, device_bytes=None))
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         self.log.append(("timed", self.name, schedule.cut_step))
         if self.fails == f"timed {self.name}":
             raise ContenderError("it does not run again")
-        return replace(TIMES, total_s=float(len(self.log)))
+        return reading(12.0 if self.name == "stock" else 8.0)
 
     def close(self) -> None:
         self.log.append(("close", self.name, 0))
@@ -132,14 +137,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     return FakeWorker
 
 
-def test_rounds_are_interleaved_and_the_first_is_not_timed(nano: Work, fake: type[FakeWorker]) -> None:
+def test_every_contender_has_stock_beside_it_in_alternating_order_and_the_first_is_not_timed(
+    nano: Work, fake: type[FakeWorker]
+) -> None:
     contenders = select(["vcut-eager/paper/uncut", "vcut-eager/paper/c10"])
     run = measure(contenders, nano, {}, fake)
-    turn = [("stock", 4), ("vcut-eager/paper", 4), ("vcut-eager/paper", 2)]  # c = 10 of 25 is the second of three
+    stock, uncut, cut = ("stock", 4), ("vcut-eager/paper", 4), ("vcut-eager/paper", 2)  # c = 10 of 25 is 2 of three
     made = [entry for entry in fake.log if entry[0] != "close"]
-    assert made == [(kind, *who) for kind in ("first", "timed", "timed") for who in turn]
+    alone = [("first", *stock), ("timed", *stock), ("timed", *stock)]
+    pairs = [stock, uncut, stock, cut, uncut, stock, cut, stock]
+    assert made == [*alone, ("first", *uncut), ("first", *cut), *(("timed", *who) for who in pairs)]
     assert [name for kind, name, _ in fake.log if kind == "close"] == ["vcut-eager/paper", "stock"]
-    assert [[times.total_s for times in item.times] for item in run.measured] == [[4, 7], [5, 8], [6, 9]]
+    assert [[pair.ratio for pair in item.pairs] for item in run.measured] == [[1, 1], [1.5, 1.5], [1.5, 1.5]]
     assert not run.left_out
 
 
@@ -193,10 +202,10 @@ class CardWorker:
         self._card.log.append(("first", self._name, schedule.cut_step))
         return FirstVideo(clip=clip(0.5), peak=Peak(host_bytes=1, device_bytes=2))
 
-    def timed(self, schedule: CutSchedule) -> VideoTimes:
+    def timed(self, schedule: CutSchedule) -> Reading:
         assert self._card.open == [self._name]
         self._card.log.append(("timed", self._name, schedule.cut_step))
-        return TIMES
+        return reading(10.0)
 
     def close(self) -> None:
         self._card.open.remove(self._name)
@@ -219,7 +228,7 @@ def test_on_a_gpu_one_system_is_open_at_a_time_and_warms_up_in_every_round(on_gp
         *(("open", ours, 0), ("first", ours, 4), ("timed", ours, 4), ("first", ours, 2), ("timed", ours, 2)),
     ]
     assert card.log == [*first, *again, *again]
-    assert [len(item.times) for item in run.measured] == [on_gpu.repeats] * len(opened)
+    assert [len(item.pairs) for item in run.measured] == [on_gpu.repeats] * len(opened)
     assert not card.open
 
 
@@ -320,7 +329,7 @@ def test_uncut_and_exact_is_the_stock_video(nano: Work, nano_bundle: Bundle, kin
     assert uncut.quality.latent_error < 1e-4
     for item in run.measured:
         assert item.peak.host_bytes > 1 << 20
-        for times in item.times:
+        for times in (pair.own.times for pair in item.pairs):
             assert 0 < times.rest_s < times.total_s
             assert times.binding_s > 0 == times.improvement_s
             assert times.first_frame_s < times.total_s
@@ -330,7 +339,7 @@ def test_cutting_changes_the_video_and_shows_in_its_stages(nano: Work) -> None:
     ours = Contender(system=System(kind=Kind.EAGER, cross_attention=EXACT), reference_cut_step=10)
     run = measure((REFERENCE, ours), nano, {}, LocalWorker)
     assert run.measured[1].quality.latent_error > 1e-4
-    assert run.measured[1].times[0].improvement_s > 0
+    assert run.measured[1].pairs[0].own.times.improvement_s > 0
 
 
 @pytest.mark.slow
@@ -347,7 +356,7 @@ def test_the_peers_run_and_are_counted(nano: Work, kind: Kind, package: str) -> 
         assert counted < 0.8 * STEPS * nano_steps()[ORIGINAL][0]  # two of three steps run the outermost block
     else:
         assert 0.8 * stock < counted < stock  # what it keeps of the attention after the gate
-        assert run.measured[1].times[0].improvement_s > 0  # its pass without guidance
+        assert run.measured[1].pairs[0].own.times.improvement_s > 0  # its pass without guidance
 
 
 def test_counting_on_real_tensors_agrees_with_counting_on_meta_tensors(nano: Work) -> None:
@@ -375,7 +384,9 @@ def test_a_process_of_its_own_gives_the_same_video() -> None:
     try:
         schedule = REFERENCE.schedule(2)
         assert compare(there.first(schedule).clip, here.first(schedule).clip).latent_error < 1e-5
-        times = there.timed(schedule)
+        timed = there.timed(schedule)
+        times = timed.times
+        assert timed.cpu_s > 0
         assert 0 < times.denoising_s < times.total_s
     finally:
         there.close()
@@ -448,6 +459,70 @@ def report(fake: type[FakeWorker]) -> Report:
     return build_report(run, nano_work(), MACHINE, RATE, STEP_FLOPS)
 
 
+def pairs_of(*seconds: tuple[float, float], rate: float = 2.0) -> tuple[Pair, ...]:
+    return tuple(Pair(stock=reading(stock_s), own=reading(own_s, rate=rate)) for stock_s, own_s in seconds)
+
+
+@pytest.fixture
+def run_of_two(fake: type[FakeWorker]) -> Run:
+    return measure(select(["vcut-eager/paper/c17"]), nano_work(), {}, fake)
+
+
+def told(run: Run, pairs: tuple[Pair, ...], machine: Machine = MACHINE) -> Report:
+    stock, ours = run.measured
+    changed = Run(measured=(stock, replace(ours, pairs=pairs)))
+    return build_report(changed, nano_work(), machine, RATE, STEP_FLOPS)
+
+
+def test_quiet_timings_give_the_ratio_of_the_pairs(run_of_two: Run) -> None:
+    """A host that slows down between the pairs changes no ratio: 2, 2.1 and 2.2, though the seconds doubled."""
+    report = told(run_of_two, pairs_of((10.0, 5.0), (11.0, 5.0), (21.0, 10.0)))
+    row = report.rows[1]
+    assert report.disturbances == ()
+    assert row.speedup == pytest.approx(2.1)
+    assert (row.ratios.smallest, row.ratios.largest, row.cpu_s) == (2.0, 2.2, 10.0)
+    text = page(report).as_markdown()
+    assert "| 2.10× | 2.00 … 2.20 |" in text
+    assert "2.10× stock eager" in text
+    assert "QUIET" not in text
+
+
+BUSY = {
+    "load": (pairs_of((10.0, 5.0), (10.0, 5.0)), replace(MACHINE, load_average=2.5), "load average 2.50"),
+    "spread": (pairs_of((10.0, 5.0), (99.0, 5.0), (10.0, 5.0)), MACHINE, "spread over 2.00 … 19.80"),
+    "own CPU": (pairs_of((10.0, 5.0)) + pairs_of((10.0, 5.0), rate=1.2), MACHINE, "1.20 … 2.00 CPU-seconds"),
+    "stock's CPU": (
+        (*pairs_of((10.0, 5.0)), Pair(stock=reading(10.0, rate=1.1), own=reading(5.0))),
+        MACHINE,
+        "stock beside vcut-eager/paper/c17: 1.10 … 2.00",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pairs", "machine", "says"), BUSY.values(), ids=BUSY.keys())
+def test_a_busy_host_gives_no_speed_up_and_says_so_on_top(
+    run_of_two: Run, tmp_path: Path, pairs: tuple[Pair, ...], machine: Machine, says: str
+) -> None:
+    report = told(run_of_two, pairs, machine)
+    assert [row.speedup for row in report.rows] == [None, None]
+    assert says in " ".join(as_json(report)["disturbances"])
+    text = page(report).as_markdown()
+    assert text.startswith("**THE HOST WAS NOT QUIET, no speed-up is given.")
+    assert says in text
+    assert "×" not in text.replace("128×", "").split("seconds: the median")[0].split("\n", 1)[1].split("NOT QUIET")[0]
+    assert "stock eager" not in text
+    pytest.importorskip("matplotlib")
+    plot.draw(report, tmp_path / "busy.png")
+
+
+def test_stock_that_fails_beside_a_contender_ends_the_run(
+    nano: Work, fake: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "fails", "timed stock")
+    with pytest.raises(ContenderError, match="it does not run again"):
+        measure(select(["vcut-eager/paper/c17"]), nano, {}, fake)
+
+
 def test_rows_by_hand(report: Report) -> None:
     stock, cut = (next(row for row in report.rows if row.name == name) for name in ("stock", "vcut-eager/paper/c17"))
     assert (stock.speedup, stock.cut_step) == (1, None)
@@ -502,7 +577,12 @@ def test_the_command_ends_with_one_line_of_json(
     answer = json.loads(shown.stdout.splitlines()[-1])
     assert answer["left_out"][0]["name"] == "vcut-captured/paper/c17"
     assert json.loads((tmp_path / "latency-tiny.json").read_text()) == answer
-    assert (tmp_path / "latency-tiny.md").read_text().startswith("**tiny: 8 frames of 192×128, 4 steps")
+    assert (
+        (tmp_path / "latency-tiny.md")
+        .read_text()
+        .split("\n")[0]
+        .endswith("tiny: 8 frames of 192×128, 4 steps, fp32, cpu, 3 rounds**")
+    )
     quiet = CliRunner().invoke(app, [*arguments, "--json"])
     (line,) = quiet.stdout.splitlines()
     assert json.loads(line)["benchmark"] == "latency"
