@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vcut_trt.serving.jobs.jobs import OtherBundle
 from vcut_trt.spec.warm_up import WarmUp
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, then with --keys.")]
@@ -41,6 +42,10 @@ KeepGbOption = Annotated[float, typer.Option(help="GiB of videos that are kept; 
 ConnectionsOption = Annotated[int, typer.Option(help="Connections at the same time.")]
 ConnectionsPerAddressOption = Annotated[
     int, typer.Option(help="Connections of one address; this machine's own, a reverse proxy's say, are not counted.")
+]
+OtherBundleOption = Annotated[
+    OtherBundle,
+    typer.Option(help="Waiting jobs that another bundle took in: wait for it, or fail when the server starts."),
 ]
 CorsOriginOption = Annotated[
     list[str] | None, typer.Option(help="Origin whose pages may use the API. Repeatable.", show_default=False)

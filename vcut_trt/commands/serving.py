@@ -45,6 +45,7 @@ from vcut_trt.commands.server_options import (
     KeepGbOption,
     KeepHoursOption,
     KeysOption,
+    OtherBundleOption,
     PortOption,
     QueueOption,
     ServerDebugOption,
@@ -57,6 +58,7 @@ from vcut_trt.commands.views import show_batch, what_is_missing
 from vcut_trt.engines.backends import Backend
 from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
+from vcut_trt.serving.jobs.jobs import OtherBundle
 from vcut_trt.serving.jobs.limits import DEFAULTS, UserLimits
 from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
@@ -113,6 +115,7 @@ def serve(
     keep_gb: KeepGbOption = DEFAULTS.keep_gb,
     connections: ConnectionsOption = 400,
     connections_per_address: ConnectionsPerAddressOption = 100,
+    other_bundle: OtherBundleOption = OtherBundle.WAIT,
     cors_origin: CorsOriginOption = None,
     allowed_host: AllowedHostOption = None,
     debug: ServerDebugOption = False,
@@ -123,7 +126,7 @@ def serve(
         opened = Bundle.open(bundle)
 
         from vcut_trt.serving import server
-        from vcut_trt.serving.jobs.service import ServiceConfig
+        from vcut_trt.serving.jobs.service import ServiceConfig, bundle_hash
         from vcut_trt.serving.worker.process import worker_command
 
         limits = UserLimits(
@@ -137,12 +140,19 @@ def serve(
         ).limits()
         jobs = data or _usual_data(opened)
         worker = worker_command(
-            str(opened.root), backend=backend.value, device=device, cuda_graphs=cuda_graphs, warm_up=warm_up
+            str(opened.root),
+            backend=backend.value,
+            device=device,
+            cuda_graphs=cuda_graphs,
+            warm_up=warm_up,
+            sha256=bundle_hash(opened),
         )
         begin_log(logging.DEBUG if debug else logging.INFO)
         server.serve(
             server.ServerConfig(
-                service=ServiceConfig(bundle=opened, data=jobs, keys=keys, residency=residency, limits=limits),
+                service=ServiceConfig(
+                    bundle=opened, data=jobs, keys=keys, residency=residency, limits=limits, other_bundle=other_bundle
+                ),
                 worker=worker,
                 host=host,
                 port=port,

@@ -40,6 +40,7 @@ class VideoObject(BaseModel):
     )
     step: int = Field(description="Denoising steps that are done.")
     queue_position: int | None = Field(description="1: the next one.")
+    other_bundle: bool = Field(description="It waits for the bundle that took it in; this server has another one.")
     cancel_requested: bool
     attempts: int = Field(description="How often it was begun; above 1: a server or a worker ended meanwhile.")
     size: str
@@ -93,6 +94,7 @@ def video_object(service: Service, job: Job, progress: Progress | None) -> Video
         stage=_stage(job, now) if now else None,
         step=_steps_done(job, now),
         queue_position=job.queue_position,
+        other_bundle=job.status is JobStatus.QUEUED and job.bundle != service.store.bundle,
         cancel_requested=job.cancel_requested,
         attempts=job.attempts,
         size=f"{video.width}x{video.height}",

@@ -26,11 +26,19 @@ class JobStatus(str, Enum):
         return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
+class OtherBundle(str, Enum):
+    """What becomes of waiting jobs that another bundle took in."""
+
+    WAIT = "wait"  # for a server that has that bundle
+    FAIL = "fail"  # when the server starts
+
+
 class ErrorCode(str, Enum):
     """Why a job failed, for programs."""
 
     DEADLINE_EXCEEDED = "deadline_exceeded"  # it was not done in the time that its client, or the server, allows
     INTERRUPTED = "interrupted"  # the server or its worker ended during each of its attempts
+    OTHER_BUNDLE = "other_bundle"  # the server has another bundle now than the one that took it in
     NOT_FINITE = "not_finite"  # numbers overflowed
     OUT_OF_MEMORY = "out_of_memory"  # of the GPU, also with engines loaded a stage at a time
     FAILED = "failed"
@@ -52,6 +60,7 @@ class Job:
     owner: str  # the name of the key that it came with
     settings: ClipSettings
     status: JobStatus
+    bundle: str | None  # the hash of the one that took it in; None: an earlier version did, and it has ended
     created_at: float
     deadline: float | None
     started_at: float | None = None  # of its last attempt

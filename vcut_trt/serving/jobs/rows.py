@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable, Iterator
 
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus
 from vcut_trt.spec.clip import CLIP_SETTINGS
@@ -35,12 +36,21 @@ CREATE INDEX jobs_by_owner ON jobs (owner, number);
     """
 CREATE TABLE deleted (id TEXT PRIMARY KEY);
 """,
+    """
+ALTER TABLE jobs ADD COLUMN bundle TEXT;
+""",
 )
 """What makes each version of the schema from the one before: a database of any of them is brought up to date."""
 
 
+INSERT = """INSERT INTO jobs
+    (id, owner, settings, status, created_at, deadline, idempotency_key, fingerprint, bundle)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
 POSITION = """CASE status WHEN 'queued'
-    THEN (SELECT COUNT(*) FROM jobs AS other WHERE other.status = 'queued' AND other.number <= jobs.number) END"""
+    THEN (SELECT COUNT(*) FROM jobs AS other WHERE other.status = 'queued' AND other.bundle IS jobs.bundle
+            AND other.number <= jobs.number) END"""
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -49,6 +59,7 @@ def job_of(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"],
         owner=row["owner"],
+        bundle=row["bundle"],
         settings=CLIP_SETTINGS.validate_json(row["settings"]),
         status=JobStatus(row["status"]),
         created_at=row["created_at"],
@@ -61,3 +72,12 @@ def job_of(row: sqlite3.Row) -> Job:
         timings=json.loads(row["timings"]),
         queue_position=row["position"],
     )
+
+
+def outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> Iterator[str]:
+    """The ids to delete, of rows from the newest to the oldest."""
+    total = 0
+    for row in rows:
+        total += row["video_bytes"]
+        if row["ended_at"] < oldest or total > keep_bytes:
+            yield row["id"]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.api.keys import KeyRing
 from vcut_trt.serving.decoding.decoders import Decoders
 from vcut_trt.serving.jobs.feed import Feed
-from vcut_trt.serving.jobs.jobs import Job, JobStatus
+from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobStatus, OtherBundle
 from vcut_trt.serving.jobs.limits import Limits
 from vcut_trt.serving.jobs.metrics import Metrics
 from vcut_trt.serving.jobs.runner import Runner
@@ -21,7 +22,7 @@ from vcut_trt.serving.jobs.situation import State
 from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.serving.worker.protocol import VideoWorker
 from vcut_trt.spec.residency import Residency
-from vcut_trt.work.files import check_text
+from vcut_trt.work.files import check_text, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,23 @@ class ServiceConfig:
     keys: Path | None = None
     residency: Residency = Residency.AUTO
     limits: Limits = field(default_factory=Limits)
+    other_bundle: OtherBundle = OtherBundle.WAIT
 
     def __post_init__(self) -> None:
         check_text(self.bundle.root)
         check_text(self.data)
+
+
+def bundle_hash(bundle: Bundle) -> str:
+    """What tells bundles apart: the hash of the manifest, which names the hash of every file.
+
+    Raises:
+        ServingError: The manifest cannot be read.
+    """
+    try:
+        return sha256_of(bundle.root / MANIFEST)
+    except OSError as error:
+        raise ServingError(f"cannot read the bundle {bundle.root}: {error}") from error
 
 
 class Service:
@@ -75,7 +89,7 @@ class Service:
         self.feed = Feed()
         self.metrics = Metrics()
         self.is_draining = False
-        self.store = JobStore(config.data)
+        self.store = JobStore(config.data, bundle_hash(config.bundle))
         self.runners = [
             Runner(self.store, worker, self.feed, self.metrics, residency=config.residency, bundle=config.bundle.root)
             for worker in workers
@@ -87,10 +101,25 @@ class Service:
     def begin(self) -> None:
         """Take up what an earlier server left, and start to work."""
         found = self.store.recover()
+        self._meet_other_bundles()
         logger.info("jobs found: %s", ", ".join(f"{count} {status.value}" for status, count in found.items()))
         for runner in self.runners:
             runner.begin()
         self._housekeeper.start()
+
+    def _meet_other_bundles(self) -> None:
+        """Jobs that another bundle took in wait for it, or fail now: made by this one they would be other videos."""
+        others = self.store.of_other_bundles()
+        if others and self.config.other_bundle is OtherBundle.WAIT:
+            logger.warning(
+                "%d jobs wait for the bundle that took them in; this one does not make them. Serve that bundle again, "
+                "or let them fail with --other-bundle fail",
+                len(others),
+            )
+            return
+        message = "the server has another bundle now than the one that took this job in; submit it again"
+        for name in others:
+            self.store.fail(name, JobError(code=ErrorCode.OTHER_BUNDLE, message=message))
 
     def drain(self, seconds: float) -> None:
         """Take no more jobs in, and let the ones at work end within `seconds`; queued ones wait for the next server."""

@@ -15,7 +15,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.database import Database
 from vcut_trt.serving.jobs.job_files import JobFiles
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
-from vcut_trt.serving.jobs.rows import POSITION, job_of
+from vcut_trt.serving.jobs.rows import INSERT, POSITION, job_of, outdated
 from vcut_trt.spec.clip import CLIP_SETTINGS
 from vcut_trt.work.locks import lock_file
 
@@ -54,13 +54,16 @@ class JobStore:
 
     Args:
         folder: Where everything lies; made if it is missing.
+        bundle: The hash of what is served. A job belongs to the bundle that took it in: with another one it would
+            become another video, so it is not claimed.
 
     Raises:
         ServingError: Another server works in that folder, or it cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle: str = "") -> None:
         self.folder = folder
+        self.bundle = bundle
         self._in_hand: set[str] = set()  # jobs in progress that a runner of this server has
         try:
             self.files = JobFiles(folder)
@@ -139,8 +142,7 @@ class JobStore:
     def _insert(self, name: str, request: JobRequest) -> None:
         now = time.time()
         self._database.change(
-            "INSERT INTO jobs (id, owner, settings, status, created_at, deadline, idempotency_key, fingerprint) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            INSERT,
             name,
             request.owner,
             CLIP_SETTINGS.dump_json(request.settings).decode(),
@@ -149,6 +151,7 @@ class JobStore:
             None if request.timeout_seconds is None else now + request.timeout_seconds,
             request.idempotency_key,
             request.fingerprint,
+            self.bundle,
         )
 
     def check_room(self, owner: str, *, most_queued: int, most_per_owner: int) -> None:
@@ -157,7 +160,8 @@ class JobStore:
             self._check_room(owner, most_queued=most_queued, most_per_owner=most_per_owner)
 
     def _check_room(self, owner: str, *, most_queued: int, most_per_owner: int) -> None:
-        if self.count(JobStatus.QUEUED) >= most_queued:
+        (waiting,) = self._database.row("SELECT COUNT(*) FROM jobs WHERE status = 'queued' AND bundle = ?", self.bundle)
+        if waiting >= most_queued:
             raise QueueFullError(f"{most_queued} jobs are waiting; no more are taken in")
         (own,) = self._database.row(
             "SELECT COUNT(*) FROM jobs WHERE owner = ? AND status IN ('queued', 'in_progress')", owner
@@ -225,8 +229,9 @@ class JobStore:
         with self._database.changing():
             places = ", ".join("?" * len(self._in_hand))
             row = self._database.row(
-                "SELECT id FROM jobs WHERE status = 'queued' "  # noqa: S608  # question marks
-                f"OR (status = 'in_progress' AND id NOT IN ({places})) ORDER BY number LIMIT 1",
+                "SELECT id FROM jobs WHERE bundle = ? AND (status = 'queued' "  # noqa: S608  # question marks
+                f"OR (status = 'in_progress' AND id NOT IN ({places}))) ORDER BY number LIMIT 1",
+                self.bundle,
                 *self._in_hand,
             )
             if row is None:
@@ -343,6 +348,11 @@ class JobStore:
             How many interrupted jobs were queued, cancelled (as their clients had asked) and failed (a job that was
             interrupted at each of `MOST_ATTEMPTS` attempts may be what ends the server).
         """
+        adopted = self._database.change(
+            "UPDATE jobs SET bundle = ? WHERE bundle IS NULL AND ended_at IS NULL", self.bundle
+        )
+        if adopted:
+            logger.warning("%d unfinished jobs do not say which bundle took them in; this one makes them", adopted)
         rows = self._database.rows("SELECT * FROM jobs WHERE status = 'in_progress'")
         found = dict.fromkeys((JobStatus.QUEUED, JobStatus.CANCELLED, JobStatus.FAILED), 0)
         for row in rows:
@@ -358,6 +368,11 @@ class JobStore:
                 found[JobStatus.QUEUED] += 1
         self._remove_strays()
         return found
+
+    def of_other_bundles(self) -> list[str]:
+        """The ids of queued jobs that another bundle took in."""
+        rows = self._database.rows("SELECT id FROM jobs WHERE status = 'queued' AND bundle IS NOT ?", self.bundle)
+        return [row["id"] for row in rows]
 
     def _remove_strays(self) -> None:
         by_status = {row["id"]: JobStatus(row["status"]) for row in self._database.rows("SELECT id, status FROM jobs")}
@@ -376,17 +391,8 @@ class JobStore:
             "ORDER BY ended_at DESC"
         )
         self.tidy()
-        return [name for name in _outdated(rows, time.time() - keep_seconds, keep_bytes) if self.delete(name)]
+        return [name for name in outdated(rows, time.time() - keep_seconds, keep_bytes) if self.delete(name)]
 
     def _one(self, where: str, *values: Any) -> Job:
         query = f"SELECT *, {POSITION} AS position FROM jobs WHERE {where}"  # noqa: S608  # `where` is ours
         return job_of(self._database.row(query, *values))
-
-
-def _outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> Iterator[str]:
-    """The ids to delete, of rows from the newest to the oldest."""
-    total = 0
-    for row in rows:
-        total += row["video_bytes"]
-        if row["ended_at"] < oldest or total > keep_bytes:
-            yield row["id"]

@@ -27,6 +27,7 @@ from vcut_trt.engines.backends import Backend
 from vcut_trt.errors import ConfigError, ServingError
 from vcut_trt.serving.api.keys import KeyFile
 from vcut_trt.serving.app import Doors, create_app
+from vcut_trt.serving.jobs.jobs import OtherBundle
 from vcut_trt.serving.jobs.limits import MEBIBYTE, UserLimits
 from vcut_trt.serving.jobs.service import Service, ServiceConfig
 from vcut_trt.serving.ray.worker import ClipReplica, RayWorker
@@ -64,6 +65,7 @@ class AppArguments(UserLimits):
     hang_timeout: float = Field(180.0, gt=0)
     drain_timeout: float = Field(600.0, ge=0)
     cors_origin: Names = ()
+    other_bundle: OtherBundle = OtherBundle.WAIT
     allowed_host: Names = ()  # default: without keys this machine's names, else all
 
     @classmethod
@@ -115,6 +117,7 @@ class AppArguments(UserLimits):
             keys=self.keys,
             residency=self.residency,
             limits=self.limits(),
+            other_bundle=self.other_bundle,
         )
 
 

@@ -22,9 +22,10 @@ from typing import IO, TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.bundle.manifest import MANIFEST
 from vcut_trt.engines.backends import choose_backend
 from vcut_trt.engines.opener import EngineOptions
-from vcut_trt.errors import VcutError
+from vcut_trt.errors import BundleError, VcutError
 from vcut_trt.serving.worker.clip_maker import ClipMaker
 from vcut_trt.serving.worker.messages import (
     TO_WORKER,
@@ -36,6 +37,7 @@ from vcut_trt.serving.worker.messages import (
 )
 from vcut_trt.spec.residency import Residency
 from vcut_trt.spec.warm_up import WarmUp
+from vcut_trt.work.files import sha256_of
 
 if TYPE_CHECKING:
     from vcut_trt.runtime.pipeline import VCutPipeline
@@ -116,6 +118,10 @@ def _open(arguments: argparse.Namespace, outbox: Outbox) -> VCutPipeline:
     from vcut_trt.runtime.warm_up import warmed_up
 
     bundle = Bundle.open(arguments.bundle)
+    if arguments.bundle_sha256 not in ("", sha256_of(bundle.root / MANIFEST)):
+        raise BundleError(
+            f"{bundle.root} was changed while the server runs, and its jobs are another bundle's. Start it again."
+        )
     choice = choose_backend(bundle, Backend(arguments.backend), arguments.device)
     arguments.backend = choice.backend.value
     logger.info("running on %s, %s: %s", choice.backend.value, choice.device, choice.reason)
@@ -136,6 +142,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--residency", default="auto")
     parser.add_argument("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--warm-up", default=WarmUp.AUTO.value)
+    parser.add_argument("--bundle-sha256", default="")
     return parser.parse_args()
 
 

@@ -41,13 +41,16 @@ Command = Callable[[Residency], Sequence[str]]
 """The command line of a worker that holds its engines in the given way."""
 
 
-def worker_command(bundle: str, *, backend: str, device: str, cuda_graphs: bool, warm_up: WarmUp) -> Command:
-    """The command that starts `worker_main`."""
+def worker_command(
+    bundle: str, *, backend: str, device: str, cuda_graphs: bool, warm_up: WarmUp, sha256: str = ""
+) -> Command:
+    """The command that starts `worker_main`; with a hash, it refuses to open another bundle that lies there later."""
 
     def command(residency: Residency) -> Sequence[str]:
         graphs = "--cuda-graphs" if cuda_graphs else "--no-cuda-graphs"
         options = ["--backend", backend, "--device", device, "--residency", residency.value, graphs]
         options += ["--warm-up", warm_up.value]
+        options += ["--bundle-sha256", sha256] if sha256 else []
         return [sys.executable, "-m", "vcut_trt.serving.worker.main", bundle, *options]
 
     return command
