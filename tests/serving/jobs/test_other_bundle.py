@@ -10,8 +10,9 @@ import pytest
 
 from tests.serving.sample_jobs import ROOM, SETTINGS, add, files, request
 from vcut_trt.serving.jobs.jobs import JobStatus
+from vcut_trt.serving.jobs.limits import QueueFullError
 from vcut_trt.serving.jobs.rows import SCHEMAS
-from vcut_trt.serving.jobs.store import JobStore, QueueFullError
+from vcut_trt.serving.jobs.store import JobStore
 from vcut_trt.spec.clip import CLIP_SETTINGS
 
 

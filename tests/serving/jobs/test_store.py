@@ -18,13 +18,8 @@ from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs import job_files
 from vcut_trt.serving.jobs.job_files import MAKING
 from vcut_trt.serving.jobs.jobs import ErrorCode, JobError, JobStatus
-from vcut_trt.serving.jobs.store import (
-    MOST_ATTEMPTS,
-    JobStore,
-    KeyReusedError,
-    QueueFullError,
-    TooManyJobsError,
-)
+from vcut_trt.serving.jobs.limits import KeyReusedError, QueueFullError, TooManyJobsError
+from vcut_trt.serving.jobs.store import MOST_ATTEMPTS, JobStore
 
 FAILURE = JobError(code=ErrorCode.FAILED, message="no luck")
 

@@ -32,8 +32,8 @@ from vcut_trt.serving.api.uploads import read_form, received
 from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
 from vcut_trt.serving.decoding.decoders import BusyError
 from vcut_trt.serving.jobs.jobs import ID_PATTERN, ErrorCode, Job, JobRequest, JobStatus
+from vcut_trt.serving.jobs.limits import KeyReusedError, QueueFullError, TooManyJobsError
 from vcut_trt.serving.jobs.service import Service
-from vcut_trt.serving.jobs.store import KeyReusedError, QueueFullError, TooManyJobsError
 
 logger = logging.getLogger(__name__)
 

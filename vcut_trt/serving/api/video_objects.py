@@ -135,10 +135,9 @@ def _steps_done(job: Job, progress: Progress | None) -> int:
 
 def _timings(job: Job) -> dict[str, float]:
     timings = dict(job.timings)
-    if job.started_at is not None:
-        timings["waited"] = round(job.started_at - job.created_at, 3)
-        if job.ended_at is not None:
-            timings["ran"] = round(job.ended_at - job.started_at, 3)
+    for name, seconds in (("waited", job.waited_seconds), ("ran", job.ran_seconds)):
+        if seconds is not None:
+            timings[name] = round(seconds, 3)
     return timings
 
 

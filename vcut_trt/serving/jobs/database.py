@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vcut_trt.errors import ServingError
+from vcut_trt.serving.jobs.clock import Machine, Reading, SteadyClock
 from vcut_trt.serving.jobs.rows import SCHEMAS
 
 SCHEMA_VERSION = len(SCHEMAS)
@@ -89,6 +90,21 @@ class Database:
                 return self._connection.execute(statement, values).rowcount
             with self.changing():
                 return self._connection.execute(statement, values).rowcount
+
+    def clock(self, machine: Machine) -> SteadyClock:
+        """The clock that goes on from what was noted last; it is noted at once."""
+        row = self.row("SELECT steady, wall, boot, since_boot FROM clock")
+        (latest,) = self.row(
+            "SELECT MAX(MAX(created_steady, IFNULL(started_steady, 0), IFNULL(ended_steady, 0))) FROM jobs"
+        )
+        clock = SteadyClock(machine, Reading(**dict(row)) if row else None, latest or 0.0)
+        self.keep(clock.reading())
+        return clock
+
+    def keep(self, reading: Reading) -> None:
+        """Note what the clocks show."""
+        values = (reading.steady, reading.wall, reading.boot, reading.since_boot)
+        self.change("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?, ?)", *values)
 
     def row(self, query: str, *values: Any) -> Any:
         """The first row of an answer; None if there is none."""

@@ -54,7 +54,7 @@ class JobError:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One clip. Times are seconds since 1970, UTC."""
+    """One clip. Times are seconds since 1970, UTC; those that are called steady, and the deadline, a SteadyClock's."""
 
     id: str
     owner: str  # the name of the key that it came with
@@ -62,14 +62,29 @@ class Job:
     status: JobStatus
     bundle: str | None  # the hash of the one that took it in; None: an earlier version did, and it has ended
     created_at: float
+    created_steady: float
     deadline: float | None
     started_at: float | None = None  # of its last attempt
+    started_steady: float | None = None
     ended_at: float | None = None
+    ended_steady: float | None = None
     attempts: int = 0
     cancel_requested: bool = False
     error: JobError | None = None
     timings: dict[str, float] = field(default_factory=dict)  # seconds, by stage
     queue_position: int | None = None  # 1: the next one; None: not in the queue
+
+    @property
+    def waited_seconds(self) -> float | None:
+        """From its arrival to the start of its last attempt."""
+        return None if self.started_steady is None else max(0.0, self.started_steady - self.created_steady)
+
+    @property
+    def ran_seconds(self) -> float | None:
+        """From the start of its last attempt to its end."""
+        if self.started_steady is None or self.ended_steady is None:
+            return None
+        return max(0.0, self.ended_steady - self.started_steady)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,22 @@ from vcut_trt.errors import ConfigError
 HOUR_SECONDS, MEBIBYTE, GIBIBYTE = 3600, 2**20, 2**30
 
 
+class RefusedError(Exception):
+    """A job was not taken in. It is no error of the server's."""
+
+
+class QueueFullError(RefusedError):
+    """The queue is as long as it may be."""
+
+
+class TooManyJobsError(RefusedError):
+    """The owner has as many unfinished jobs as a key may have."""
+
+
+class KeyReusedError(RefusedError):
+    """The idempotency key came before, with another request."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a server takes in and keeps.

@@ -50,6 +50,7 @@ class Metrics:
         )
         self.queue = Gauge("vcut_queue_jobs", "Jobs that wait", registry=self.registry)
         self.running = Gauge("vcut_running_jobs", "Jobs that are being made", registry=self.registry)
+        self.clock_jumps = Counter("vcut_clock_jumps", "Times that the machine's clock was set", registry=self.registry)
         self.ready = Gauge("vcut_ready", "1 while a worker can make clips", registry=self.registry)
         self._device_bytes: Gauge | None = None  # made with its first value: without a GPU there is none to tell
         self._made_jobs, self._made_seconds = 0, 0.0
@@ -77,8 +78,8 @@ class Metrics:
 
     def started(self, job: Job) -> None:
         """A job has left the queue."""
-        if job.started_at is not None:
-            self._wait.observe(job.started_at - job.created_at)
+        if job.waited_seconds is not None:
+            self._wait.observe(job.waited_seconds)
 
     def stepped(self, event: StepDone) -> None:
         """A step is done. The first one is left out: it contains the conditioning."""

@@ -39,13 +39,20 @@ CREATE TABLE deleted (id TEXT PRIMARY KEY);
     """
 ALTER TABLE jobs ADD COLUMN bundle TEXT;
 """,
+    """
+ALTER TABLE jobs ADD COLUMN created_steady REAL;
+ALTER TABLE jobs ADD COLUMN started_steady REAL;
+ALTER TABLE jobs ADD COLUMN ended_steady REAL;
+UPDATE jobs SET created_steady = created_at, started_steady = started_at, ended_steady = ended_at;
+CREATE TABLE clock (number INTEGER PRIMARY KEY CHECK (number = 1), steady REAL, wall REAL, boot TEXT, since_boot REAL);
+""",
 )
 """What makes each version of the schema from the one before: a database of any of them is brought up to date."""
 
 
 INSERT = """INSERT INTO jobs
-    (id, owner, settings, status, created_at, deadline, idempotency_key, fingerprint, bundle)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (id, owner, settings, status, created_at, deadline, idempotency_key, fingerprint, bundle, created_steady)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 POSITION = """CASE status WHEN 'queued'
@@ -56,16 +63,22 @@ POSITION = """CASE status WHEN 'queued'
 def job_of(row: sqlite3.Row) -> Job:
     """The job of a row that was selected with its `position`."""
     error = json.loads(row["error"]) if row["error"] else None
+    created, started, ended = row["created_at"], row["started_at"], row["ended_at"]
+    started = None if started is None else max(started, created)  # where the clock was set back meanwhile
+    ended = None if ended is None else max(ended, created, started or created)
     return Job(
         id=row["id"],
         owner=row["owner"],
         bundle=row["bundle"],
         settings=CLIP_SETTINGS.validate_json(row["settings"]),
         status=JobStatus(row["status"]),
-        created_at=row["created_at"],
+        created_at=created,
+        created_steady=row["created_steady"],
         deadline=row["deadline"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
+        started_at=started,
+        started_steady=row["started_steady"],
+        ended_at=ended,
+        ended_steady=row["ended_steady"],
         attempts=row["attempts"],
         cancel_requested=bool(row["cancel_requested"]),
         error=JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None,
@@ -79,5 +92,5 @@ def outdated(rows: Iterable[sqlite3.Row], oldest: float, keep_bytes: int) -> Ite
     total = 0
     for row in rows:
         total += row["video_bytes"]
-        if row["ended_at"] < oldest or total > keep_bytes:
+        if row["ended_steady"] < oldest or total > keep_bytes:
             yield row["id"]

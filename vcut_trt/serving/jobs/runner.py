@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,7 +200,7 @@ class Runner:
                 step = event.step
                 self._metrics.stepped(event)
             self._feed.tell(job.id, Progress(stage=event.stage, step=step))
-            if job.deadline is not None and time.time() > job.deadline and self._out_of_time != job.id:
+            if job.deadline is not None and self._store.clock.now() > job.deadline and self._out_of_time != job.id:
                 self._out_of_time = job.id
                 self._worker.stop(job.id)
         raise WorkerLostError("the worker ended a job without a word")
@@ -251,7 +250,9 @@ class Runner:
         self._count(job, JobStatus.FAILED)
 
     def _count(self, job: Job, status: JobStatus) -> None:
-        self._metrics.ended(status, None if job.started_at is None else time.time() - job.started_at)
+        self._metrics.ended(
+            status, None if job.started_steady is None else self._store.clock.now() - job.started_steady
+        )
 
     # The worker
 

@@ -200,10 +200,15 @@ class Service:
             tick += 1
 
     def _look_after(self, *, sweep: bool) -> None:
+        jump = self.store.clock.jump()
+        if jump:
+            self.metrics.clock_jumps.inc()
+            logger.warning("the machine's clock was set by %+.0f s; nothing is deleted or failed on its word", jump)
         for name in self.store.expire():
             self.metrics.ended(JobStatus.FAILED, None)
             self.feed.tell(name, None)
         if sweep:
+            self.store.keep_time()
             self.store.sweep(keep_seconds=self.limits.keep_seconds, keep_bytes=self.limits.keep_bytes)
         self.metrics.ready.set(int(self.is_ready))
         self.metrics.queue.set(self.store.count(JobStatus.QUEUED))

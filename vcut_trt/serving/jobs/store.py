@@ -14,16 +14,17 @@ import json
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vcut_trt.errors import ServingError
+from vcut_trt.serving.jobs.clock import Machine
 from vcut_trt.serving.jobs.database import Database
 from vcut_trt.serving.jobs.job_files import JobFiles
 from vcut_trt.serving.jobs.jobs import ErrorCode, Job, JobError, JobRequest, JobStatus, new_id
+from vcut_trt.serving.jobs.limits import KeyReusedError, QueueFullError, TooManyJobsError
 from vcut_trt.serving.jobs.rows import INSERT, POSITION, job_of, outdated
 from vcut_trt.spec.clip import CLIP_SETTINGS
 from vcut_trt.work.locks import lock_file
@@ -33,27 +34,12 @@ logger = logging.getLogger(__name__)
 MOST_ATTEMPTS = 5
 
 
-class RefusedError(Exception):
-    """A job was not taken in. It is no error of the server's."""
-
-
-class QueueFullError(RefusedError):
-    """The queue is as long as it may be."""
-
-
-class TooManyJobsError(RefusedError):
-    """The owner has as many unfinished jobs as a key may have."""
-
-
-class KeyReusedError(RefusedError):
-    """The idempotency key came before, with another request."""
-
-
 class JobStore:
     """The jobs of one server. Safe to use from several threads.
 
     Args:
         folder: Where everything lies; made if it is missing.
+        machine: Its clocks.
         bundle: The hash of what is served. A job belongs to the bundle that took it in: with another one it would
             become another video, so it is not claimed.
 
@@ -61,7 +47,7 @@ class JobStore:
         ServingError: Another server works in that folder, or it cannot be used.
     """
 
-    def __init__(self, folder: Path, bundle: str = "") -> None:
+    def __init__(self, folder: Path, bundle: str = "", machine: Machine | None = None) -> None:
         self.folder = folder
         self.bundle = bundle
         self._in_hand: set[str] = set()  # jobs in progress that a runner of this server has
@@ -71,6 +57,7 @@ class JobStore:
             self._lock = lock_file(folder / "lock", busy, mode=0o600)
             try:
                 self._database = self._opened(folder / "jobs.sqlite3")
+                self.clock = self._database.clock(machine or Machine())
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -140,18 +127,19 @@ class JobStore:
         self.files.remove(self.picture(name))
 
     def _insert(self, name: str, request: JobRequest) -> None:
-        now = time.time()
+        now = self.clock.now()
         self._database.change(
             INSERT,
             name,
             request.owner,
             CLIP_SETTINGS.dump_json(request.settings).decode(),
             JobStatus.QUEUED.value,
-            now,
+            self.clock.wall(),
             None if request.timeout_seconds is None else now + request.timeout_seconds,
             request.idempotency_key,
             request.fingerprint,
             self.bundle,
+            now,
         )
 
     def check_room(self, owner: str, *, most_queued: int, most_per_owner: int) -> None:
@@ -237,8 +225,10 @@ class JobStore:
             if row is None:
                 return None
             self._database.change(
-                "UPDATE jobs SET status = 'in_progress', started_at = ?, attempts = attempts + 1 WHERE id = ?",
-                time.time(),
+                "UPDATE jobs SET status = 'in_progress', started_at = ?, started_steady = ?, attempts = attempts + 1 "
+                "WHERE id = ?",
+                self.clock.wall(),
+                self.clock.now(),
                 row["id"],
             )
             return self._one("id = ?", row["id"])
@@ -280,10 +270,11 @@ class JobStore:
         video_bytes: int = 0,
     ) -> bool:
         changed = self._database.change(
-            "UPDATE jobs SET status = ?, ended_at = ?, error = ?, timings = ?, video_bytes = ? "
+            "UPDATE jobs SET status = ?, ended_at = ?, ended_steady = ?, error = ?, timings = ?, video_bytes = ? "
             "WHERE id = ? AND status IN ('queued', 'in_progress')",
             status.value,
-            time.time(),
+            self.clock.wall(),
+            self.clock.now(),
             json.dumps(asdict(error)) if error else None,
             json.dumps(dict(timings or {})),
             video_bytes,
@@ -300,9 +291,10 @@ class JobStore:
         with self._database.changing():
             self._database.change("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND status = 'in_progress'", name)
             self._database.change(
-                "UPDATE jobs SET status = 'cancelled', cancel_requested = 1, ended_at = ? "
+                "UPDATE jobs SET status = 'cancelled', cancel_requested = 1, ended_at = ?, ended_steady = ? "
                 "WHERE id = ? AND status = 'queued'",
-                time.time(),
+                self.clock.wall(),
+                self.clock.now(),
                 name,
             )
             job = self.get(name)
@@ -322,6 +314,10 @@ class JobStore:
             self.files.remove(self.video(name))
         return changed > 0
 
+    def keep_time(self) -> None:
+        """Note the time, for the next server."""
+        self._database.keep(self.clock.reading())
+
     def tidy(self) -> None:
         """Remove what could not be removed earlier."""
         self.files.tidy()
@@ -337,7 +333,7 @@ class JobStore:
 
     def expire(self) -> list[str]:
         """Fail the queued jobs whose deadline has passed; their ids."""
-        rows = self._database.rows("SELECT id FROM jobs WHERE status = 'queued' AND deadline < ?", time.time())
+        rows = self._database.rows("SELECT id FROM jobs WHERE status = 'queued' AND deadline < ?", self.clock.now())
         error = JobError(code=ErrorCode.DEADLINE_EXCEEDED, message="the deadline passed while the job was waiting")
         return [row["id"] for row in rows if self.fail(row["id"], error)]
 
@@ -387,11 +383,11 @@ class JobStore:
     def sweep(self, *, keep_seconds: float, keep_bytes: int) -> list[str]:
         """Delete ended jobs that are too old, then the oldest until the videos fit into `keep_bytes`; their ids."""
         rows = self._database.rows(
-            "SELECT id, ended_at, video_bytes FROM jobs WHERE status IN ('completed', 'failed', 'cancelled') "
-            "ORDER BY ended_at DESC"
+            "SELECT id, ended_steady, video_bytes FROM jobs WHERE status IN ('completed', 'failed', 'cancelled') "
+            "ORDER BY ended_steady DESC"
         )
         self.tidy()
-        return [name for name in outdated(rows, time.time() - keep_seconds, keep_bytes) if self.delete(name)]
+        return [name for name in outdated(rows, self.clock.now() - keep_seconds, keep_bytes) if self.delete(name)]
 
     def _one(self, where: str, *values: Any) -> Job:
         query = f"SELECT *, {POSITION} AS position FROM jobs WHERE {where}"  # noqa: S608  # `where` is ours
