@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from vcut_trt.batch import run as batch
 from vcut_trt.batch.pictures import find_pictures
+from vcut_trt.batch.tasks import find_tasks
 from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.commands.app import app
 from vcut_trt.errors import ConfigError
@@ -144,3 +145,17 @@ def test_the_exit_code_tells(
     for word in words:
         assert word in result.stderr.splitlines()[-1]
     assert ("left out: " in result.stderr) == bool(code)
+
+
+def test_a_link_out_of_the_folder_of_videos_is_not_followed(tmp_path: Path) -> None:
+    elsewhere, output = tmp_path / "elsewhere", tmp_path / "videos"
+    elsewhere.mkdir()
+    output.mkdir()
+    (output / "a").symlink_to(elsewhere)
+    (output / "b").mkdir()
+    (output / "c").symlink_to(output / "b")
+    inside = find_tasks([(tmp_path / "x.png", Path("c/x.png"))], output, 1)
+    batch._check_places(inside, output)
+    outside = find_tasks([(tmp_path / "x.png", Path("a/x.png"))], output, 1)
+    with pytest.raises(ConfigError, match=r"a/x\.mp4 leads out of .*videos, to .*elsewhere\. Remove the link"):
+        batch._check_places(outside, output)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 
 from vcut_trt.batch.tasks import Failure, ImageTask, make_videos
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.commands.console import ConsoleProgress, _log_handler, fail
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.video import write_mp4
 from vcut_trt.spec.clip import ClipSettings
@@ -115,3 +118,18 @@ def test_what_json_is_to_name_must_be_text() -> None:
     with pytest.raises(ConfigError, match=r"models/caf\\xe9 has bytes that are no UTF-8; rename it"):
         check_text(f"models/{NO_TEXT}")
     assert as_text("été") == "été"
+
+
+def test_control_characters_of_a_strangers_name_are_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail("error: there is no image \x1b[2J\u202egpj.exe\r\nsecond line ä 日 \U0001f468", 1)
+    ConsoleProgress().message("left out: \x1b]0;title\x07")
+    shown = capsys.readouterr().err
+    assert "\\x1b[2J\\u202egpj.exe\\r\nsecond line ä 日 \U0001f468" in shown
+    assert "left out: \\x1b]0;title\\x07" in shown
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(shown)
+
+
+def test_control_characters_do_not_reach_the_log() -> None:
+    record = logging.LogRecord("a", logging.WARNING, "b", 1, "a picture: %s", ("\x1b[2J",), None)
+    assert _log_handler().format(record).endswith("WARNING a: a picture: \\x1b[2J")

@@ -82,7 +82,7 @@ def run_batch(config: BatchConfig, progress: Progress = SILENT) -> BatchReport:
     _tell(pictures.left_out, progress)
     with _claimed(config):
         missing = [task for task in tasks if not task.is_done]
-        _check_places(missing)
+        _check_places(missing, config.output)
         _remove_debris(missing)
         failures: list[Failure] = []
         _write_failures(config.output, failures)  # the last run's are tried again
@@ -137,10 +137,16 @@ def _claimed(config: BatchConfig) -> Iterator[None]:
             os.close(lock)
 
 
-def _check_places(tasks: Sequence[ImageTask]) -> None:
-    """Refuse, before any engine opens, videos that could not be written."""
+def _check_places(tasks: Sequence[ImageTask], output: Path) -> None:
+    """Refuse, before any engine opens, videos that could not be written, or would lie elsewhere."""
+    inside = output.resolve()
     for path in (path for task in tasks for path in task.videos):
         check_new_place(path)
+        folder = path.parent.resolve()
+        if not folder.is_relative_to(inside):
+            raise ConfigError(
+                f"{path} leads out of {output}, to {folder}. Remove the link, or choose another --output."
+            )
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; its video is to be there. Rename one of them.")
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from vcut_trt.errors import VcutError
+from vcut_trt.work.files import printable
 from vcut_trt.work.progress import Advance
 
 RAISE_AGAIN_SECONDS = 0.05
@@ -51,7 +52,7 @@ class ConsoleProgress:
     def message(self, text: str) -> None:
         """Print one line."""
         with suppress(OSError):
-            self._console.print(text, markup=False)
+            self._console.print(printable(text), markup=False)
 
 
 @contextmanager
@@ -110,10 +111,23 @@ def _no_interruption_lost() -> Iterator[None]:
 
 def fail(message: str, code: int) -> None:
     """Say why on stderr and exit."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     raise typer.Exit(code)
 
 
 def begin_log(level: int) -> None:
     """Log to stderr, a line for each record."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level, handlers=[_log_handler()])
+
+
+def _log_handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+class _Printable(logging.Formatter):
+    """Part of a message may be a stranger's: a name, what a decoder says of a picture."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))

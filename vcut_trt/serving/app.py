@@ -105,6 +105,8 @@ def create_app(make_service: Callable[[], Service], doors: Doors, *, drain_secon
         version="1",
         lifespan=lifespan,
         redirect_slashes=False,  # to whatever host was asked for
+        docs_url=None,  # FastAPI's pages run scripts of a CDN, on the origin of our own
+        redoc_url=None,
     )
     app.state.doors = doors
     app.include_router(router)

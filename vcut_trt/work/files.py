@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -58,6 +59,16 @@ def sha256_of(path: Path) -> str:
 def as_text(name: str | Path) -> str:
     r"""A name or a message as UTF-8 has it: bytes of a path that are no text are shown as `\xe9`."""
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    r"""A text that a terminal shows as it stands: control characters as `\x1b`; a line may end."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\t"
+        else letter
+        for letter in text
+    )
 
 
 def check_text(path: str | Path) -> None:

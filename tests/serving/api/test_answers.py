@@ -15,7 +15,7 @@ from vcut_trt.serving.api.keys import add_key
 from vcut_trt.serving.app import Doors
 from vcut_trt.serving.jobs.service import Service
 
-GETS = ["/", "/app.js", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/server", "/v1/videos"]
+GETS = ["/", "/app.js", "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/server", "/v1/videos"]
 OF_A_JOB = ["", "/content", "/events"]
 
 

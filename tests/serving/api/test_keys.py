@@ -19,7 +19,9 @@ def test_a_key_opens_for_its_owner_and_only_its_hash_is_kept(tmp_path: Path) -> 
     file = tmp_path / "keys.json"
     ann, bob = add_key(file, "ann"), add_key(file, "bob")
     ring = KeyRing(file)
-    assert (ring.owner(ann), ring.owner(bob), ring.owner(ann + "x"), ring.owner("")) == ("ann", "bob", None, None)
+    owners = [ring.owner(ann), ring.owner(bob)]
+    assert [str(owner).partition(":")[0] for owner in owners] == ["ann", "bob"]
+    assert (ring.owner(ann + "x"), ring.owner("")) == (None, None)
     text = file.read_text()
     assert ann not in text
     assert hashlib.sha256(ann.encode()).hexdigest() in text
@@ -51,6 +53,7 @@ def test_names_are_plain(tmp_path: Path, name: str) -> None:
 def test_a_name_has_one_key(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     first = add_key(file, "ann")
+    owner = KeyRing(file).owner(first)
     with pytest.raises(ConfigError, match="has a key for ann already"):
         add_key(file, "ann")
     remove_key(file, "ann")
@@ -58,7 +61,8 @@ def test_a_name_has_one_key(tmp_path: Path) -> None:
         remove_key(file, "ann")
     second = add_key(file, "ann")
     ring = KeyRing(file)
-    assert (ring.owner(first), ring.owner(second)) == (None, "ann")
+    assert ring.owner(first) is None
+    assert ring.owner(second) not in (None, owner)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": [{"name": "a", "sha256": "x"}]}', '{"kyes": []}'])
@@ -76,7 +80,7 @@ def test_the_command_prints_the_key_alone(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     made = CliRunner().invoke(app, ["keys", str(file), "ann"])
     assert made.exit_code == 0, made.output
-    assert KeyRing(file).owner(made.stdout.strip()) == "ann"
+    assert str(KeyRing(file).owner(made.stdout.strip())).startswith("ann:")
     again = CliRunner().invoke(app, ["keys", str(file), "ann"])
     assert (again.exit_code, again.stdout) == (2, "")
     assert CliRunner().invoke(app, ["keys", str(file), "ann", "--remove"]).exit_code == 0

@@ -29,8 +29,31 @@ def owner_of(
     Raises:
         ApiError: 401: no key, or one that nobody has; 403: a page of another origin asks.
     """
-    service: Service = request.app.state.service
     _check_origin(request)
+    return _owner(request)
+
+
+def check_owner(request: Request, owner: str) -> None:
+    """Refuse a request that has been waiting when its key was taken back.
+
+    Raises:
+        ApiError: 401: it was.
+    """
+    if _owner(request) != owner:
+        raise ApiError(401, "the API key is another owner's now")
+
+
+def is_owner(request: Request, owner: str) -> bool:
+    """Whether a request's key is still `owner`'s."""
+    try:
+        check_owner(request, owner)
+    except ApiError:
+        return False
+    return True
+
+
+def _owner(request: Request) -> str:
+    service: Service = request.app.state.service
     if service.keys is None:
         return LOCAL_OWNER
     scheme, _, key = request.headers.get("authorization", "").partition(" ")

@@ -24,6 +24,7 @@ from vcut_trt.work.files import write_atomically
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+OWN_DIGITS = 16  # of a key's hash, in the name of its owner
 PREFIX = "vcut_"  # so that secret scanners and people recognise one
 
 
@@ -90,12 +91,15 @@ class KeyRing:
         self._keys = KeyFile.read(path).keys
 
     def owner(self, key: str) -> str | None:
-        """The name of a key's owner; None if nobody has it. Takes as long for each key that is not there."""
+        """Whose a key is, a name and the key's own part: another key under the same name is another owner's.
+
+        None if nobody has it. Takes as long for each key that is not there.
+        """
         digest = _digest(key)
         found = None
         for stored in self._current():
             if hmac.compare_digest(stored.sha256, digest):
-                found = stored.name
+                found = f"{stored.name}:{digest[:OWN_DIGITS]}"
         return found
 
     def _current(self) -> tuple[StoredKey, ...]:

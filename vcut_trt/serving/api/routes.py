@@ -27,7 +27,7 @@ from starlette.concurrency import run_in_threadpool
 from vcut_trt.serving.api.answers import VideoFile
 from vcut_trt.serving.api.errors import ApiError, refusals, refusals_of_stream
 from vcut_trt.serving.api.forms import body_schema, earliest, fingerprint, fitted_png, parse_form
-from vcut_trt.serving.api.guards import check_query, owner_of
+from vcut_trt.serving.api.guards import check_owner, check_query, is_owner, owner_of
 from vcut_trt.serving.api.uploads import read_form, received
 from vcut_trt.serving.api.video_objects import DeletedVideo, VideoList, VideoObject, video_object
 from vcut_trt.serving.decoding.decoders import BusyError
@@ -102,6 +102,7 @@ async def submit_and_wait(
     try:
         with service.feed.listening(job.id) as listener:
             while not (job := await _current(service, job)).status.is_final:
+                check_owner(request, owner)
                 if service.is_ended:
                     message = f"the server is ending; its next start makes the job {job.id}"
                     raise ApiError(503, message, headers={"Retry-After": "10"})
@@ -194,14 +195,16 @@ async def _existing(video_id: VideoId, owner: Owner, service: Served) -> Job:
     response_class=EventSourceResponse,
     responses=refusals_of_stream(401, 403, 404, 422),
 )
-async def events(found: Annotated[Job, Depends(_existing)], service: Served) -> AsyncIterable[ServerSentEvent]:
+async def events(
+    request: Request, found: Annotated[Job, Depends(_existing)], service: Served
+) -> AsyncIterable[ServerSentEvent]:
     """A video object at each step and each change of status; the event's name is the status. The last one is final."""
     with service.feed.listening(found.id) as listener:
         progress = service.feed.progress(found.id)
         last = ""
         while True:
             now = await run_in_threadpool(service.store.get, found.id)
-            if now is None:  # deleted meanwhile
+            if now is None or not is_owner(request, found.owner):  # deleted meanwhile, or the key was taken back
                 return
             seen = video_object(service, now, progress)
             text = seen.model_dump_json()
