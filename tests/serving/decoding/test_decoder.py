@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -99,7 +98,7 @@ def test_a_decoder_that_dies_at_a_picture_is_replaced(
     def dies(stream: io.BytesIO, order: Order, content: bytes) -> None:
         dying = process_of(decoder)
         os.kill(dying.pid, number)
-        psutil.wait_procs([psutil.Process(dying.pid)], timeout=0.01)
+        dying.wait(PATIENCE_SECONDS)
         send(stream, order, content)
 
     monkeypatch.setattr(decoder_module, "send", dies)
