@@ -21,14 +21,16 @@ class Database:
 
     Args:
         path: The file; made if it is missing.
+        machine: Its clocks.
 
     Raises:
         ServingError: A newer vcut_trt wrote it, or it is damaged.
         sqlite3.Error: It cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, machine: Machine) -> None:
         self._path = path
+        self._is_changing = False
         self.lock = threading.RLock()  # hold it over reads that belong together
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -37,6 +39,7 @@ class Database:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._check()
             self._bring_up_to_date()
+            self.clock = self._clock_of(machine)
         except BaseException:
             self._connection.close()
             raise
@@ -71,13 +74,16 @@ class Database:
         """A transaction: all that is executed inside is on disk afterwards, or nothing of it is."""
         with self.lock:
             self._undo()  # what an earlier fault may have left open
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._is_changing = True
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._undo()
                 raise
+            finally:
+                self._is_changing = False
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
@@ -86,12 +92,12 @@ class Database:
     def change(self, statement: str, *values: Any) -> int:
         """Execute one statement, in a transaction of its own unless one is open; how many rows it changed."""
         with self.lock:
-            if self._connection.in_transaction:
+            if self._is_changing:  # not in_transaction: one that could not be undone is nobody's
                 return self._connection.execute(statement, values).rowcount
             with self.changing():
                 return self._connection.execute(statement, values).rowcount
 
-    def clock(self, machine: Machine) -> SteadyClock:
+    def _clock_of(self, machine: Machine) -> SteadyClock:
         """The clock that goes on from what was noted last; it is noted at once."""
         row = self.row("SELECT steady, wall, boot, since_boot FROM clock")
         (latest,) = self.row(

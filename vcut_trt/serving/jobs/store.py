@@ -56,24 +56,24 @@ class JobStore:
             busy = ServingError(f"another server works with {folder}. Give each server a --data folder of its own.")
             self._lock = lock_file(folder / "lock", busy, mode=0o600)
             try:
-                self._database = self._opened(folder / "jobs.sqlite3")
-                self.clock = self._database.clock(machine or Machine())
+                self._database = self._opened(folder / "jobs.sqlite3", machine or Machine())
             except BaseException:
                 os.close(self._lock)
                 raise
+            self.clock = self._database.clock
         except (OSError, sqlite3.Error) as error:
             raise ServingError(f"cannot keep jobs in {folder}: {error}") from error
 
-    def _opened(self, path: Path) -> Database:
-        is_empty = not path.exists() or path.stat().st_size == 0
-        files = self.files.of_jobs() if is_empty else []
+    def _opened(self, path: Path, machine: Machine) -> Database:
+        is_missing = not path.exists()
+        files = self.files.of_jobs() if is_missing or path.stat().st_size == 0 else []
         if files:
             raise ServingError(
-                f"{path} is {'empty' if path.exists() else 'missing'}, and {len(files)} files of jobs lie beside it, "
+                f"{path} is {'missing' if is_missing else 'empty'}, and {len(files)} files of jobs lie beside it, "
                 f"{files[0].relative_to(self.folder)} among them. Nothing was changed. Put the database back (with its "
                 f"-wal file), or, to begin anew, move {self.folder / 'inputs'} and {self.folder / 'videos'} away."
             )
-        return Database(path)
+        return Database(path, machine)
 
     def close(self) -> None:
         """Let another server use the folder."""
