@@ -200,6 +200,25 @@ def real(nano_bundle: Bundle) -> Iterator[ProcessWorker]:
     made.close()
 
 
+def test_a_bundle_that_was_exchanged_under_the_server_is_not_opened(nano_bundle: Bundle) -> None:
+    """Its jobs belong to the bundle that took them in."""
+    command = worker_command(
+        str(nano_bundle.root), backend="auto", device="cpu", cuda_graphs=True, warm_up=WarmUp.NEVER, sha256="0" * 64
+    )
+    limits = dict.fromkeys(("start_seconds", "warm_up_seconds", "silence_seconds"), PATIENCE_SECONDS)
+    worker = ProcessWorker(command, **limits)
+    with pytest.raises(ServingError, match="was changed while the server runs"):
+        worker.start(Residency.AUTO, nobody)
+    assert not worker.is_alive
+
+
+def test_a_process_that_cannot_be_started_is_a_lost_worker() -> None:
+    """A machine without memory or descriptors for a moment: the runner tries again."""
+    limits = dict.fromkeys(("start_seconds", "warm_up_seconds", "silence_seconds"), PATIENCE_SECONDS)
+    with pytest.raises(WorkerLostError, match="no process can be started"):
+        ProcessWorker(lambda _residency: ["/nowhere/python"], **limits).start(Residency.AUTO, nobody)
+
+
 def order(tmp_path: Path, picture: Path, *, steps: int = 3) -> Make:
     settings = ClipSettings(num_inference_steps=steps, cut_step=2, seed=5)
     return Make(job="j", picture=picture, video=tmp_path / "clip.mp4", settings=settings)
