@@ -41,7 +41,7 @@ MUST_NOT_IMPORT = {
     "spec": FRAMEWORKS,
     "bundle": FRAMEWORKS,
 }
-COMMANDS = ("export", "generate", "build", "tune", "bench", "inspect", "serve", "keys", "batch", "triton")
+COMMANDS = ("export", "generate", "plan", "build", "tune", "bench", "inspect", "serve", "keys", "batch", "triton")
 TREE = modules(ROOT, ("vcut_trt",))
 EVERYTHING = modules(ROOT, ("vcut_trt", "benchmarks", "examples"))
 MODULES = sorted(TREE.values())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vcut_trt.commands import bundles, serving, videos
+from vcut_trt.commands import bundles, plans, serving, videos
 from vcut_trt.commands.doctor import doctor as examine
 from vcut_trt.commands.streams import run
 from vcut_trt.version import installed_version
@@ -37,6 +37,7 @@ def _without_a_command(
 export = export_app.command()(app.command()(bundles.export))
 build = app.command()(bundles.build)
 generate = app.command()(videos.generate)
+plan = app.command()(plans.plan)
 tune = app.command()(videos.tune)
 verify = app.command()(bundles.verify)
 bench = app.command()(videos.bench)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vcut_trt.bundle.bundle import Bundle
 from vcut_trt.engines.backends import Backend
-from vcut_trt.spec.clip import ClipSettings, Fit
+from vcut_trt.spec.clip import Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.residency import Residency
 
@@ -45,48 +44,13 @@ SeedOption = Annotated[
 FpsOption = Annotated[int, typer.Option(help="Frames a second.")]
 MotionBucketOption = Annotated[int, typer.Option(help="How much moves; SVD was trained with 0 … 255.")]
 NoiseAugOption = Annotated[float, typer.Option(help="Noise added to the image; more noise, more motion.")]
-MinGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the first frame.")]
-MaxGuidanceOption = Annotated[float, typer.Option(help="Guidance scale of the last frame; up to 1: none.")]
 FitOption = Annotated[Fit, typer.Option(help="A picture of another shape: cut its overhang off, or distort it.")]
 
 GridOption = Annotated[
-    Grid,
+    Grid | None,
     typer.Option(
         help="Where the steps stand. karras: the scheduler's own, as in diffusers; ays: Align Your Steps, made for few "
-        "steps, such as 10; sgm_uniform: even in log sigma."
+        "steps, such as 10; sgm_uniform: even in log sigma. Default: karras, or the preset's.",
+        show_default=False,
     ),
 ]
-
-
-def clip_settings(
-    bundle: Bundle,
-    *,
-    steps: int,
-    cut_step: int | None,
-    seed: int,
-    fps: int,
-    motion_bucket: int,
-    noise_aug: float,
-    min_guidance: float,
-    max_guidance: float,
-    fit: Fit,
-    grid: Grid,
-) -> ClipSettings:
-    """The settings that the options of a clip stand for.
-
-    Raises:
-        ConfigError: One is out of range.
-    """
-    asked = {
-        "num_inference_steps": steps,
-        "cut_step": cut_step,
-        "seed": seed,
-        "fps": fps,
-        "motion_bucket_id": motion_bucket,
-        "noise_aug_strength": noise_aug,
-        "min_guidance_scale": min_guidance,
-        "max_guidance_scale": max_guidance,
-        "fit": fit,
-        "grid": grid,
-    }
-    return ClipSettings.of(asked, bundle.manifest.clip_defaults)

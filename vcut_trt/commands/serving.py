@@ -10,26 +10,16 @@ from typing import Annotated
 import typer
 
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.commands.clip_options import ClipOptions, takes_clip_options
 from vcut_trt.commands.console import ConsoleProgress, begin_log, fail, reporting
 from vcut_trt.commands.options import (
     BackendOption,
     BundleArgument,
     CudaGraphsOption,
-    CutStepOption,
     DebugOption,
     DeviceOption,
-    FitOption,
-    FpsOption,
-    GridOption,
     JsonOption,
-    MaxGuidanceOption,
-    MinGuidanceOption,
-    MotionBucketOption,
-    NoiseAugOption,
     ResidencyOption,
-    SeedOption,
-    StepsOption,
-    clip_settings,
 )
 from vcut_trt.commands.server_options import (
     AllowedHostOption,
@@ -60,9 +50,7 @@ from vcut_trt.engines.opener import EngineOptions
 from vcut_trt.errors import ServingError
 from vcut_trt.serving.jobs.jobs import OtherBundle
 from vcut_trt.serving.jobs.limits import DEFAULTS, UserLimits
-from vcut_trt.spec.clip import ClipSettings
 from vcut_trt.spec.residency import Residency
-from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.warm_up import WarmUp
 
 ImagesArgument = Annotated[
@@ -189,23 +177,16 @@ def keys(
             print(add_key(file, name))
 
 
+@takes_clip_options
 def batch(
+    *,
     bundle: BundleArgument,
     images: ImagesArgument,
     output: VideosOption,
     exclude: ExcludeOption = None,
     ray: RayOption = None,
     actors: ActorsOption = None,
-    steps: StepsOption = REFERENCE_STEPS,
-    cut_step: CutStepOption = None,
-    seed: SeedOption = ClipSettings.seed,
-    fps: FpsOption = ClipSettings.fps,
-    motion_bucket: MotionBucketOption = ClipSettings.motion_bucket_id,
-    noise_aug: NoiseAugOption = ClipSettings.noise_aug_strength,
-    min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
-    max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
-    fit: FitOption = ClipSettings.fit,
-    grid: GridOption = ClipSettings.grid,
+    clip: ClipOptions,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -221,19 +202,7 @@ def batch(
         from vcut_trt.batch.run import run_batch
         from vcut_trt.batch.tasks import BatchConfig
 
-        settings = clip_settings(
-            opened,
-            steps=steps,
-            cut_step=cut_step,
-            seed=seed,
-            fps=fps,
-            motion_bucket=motion_bucket,
-            noise_aug=noise_aug,
-            min_guidance=min_guidance,
-            max_guidance=max_guidance,
-            fit=fit,
-            grid=grid,
-        )
+        settings = clip.settings(opened.manifest)
         config = BatchConfig(
             bundle=opened,
             images=tuple(images),

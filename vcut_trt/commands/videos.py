@@ -8,26 +8,17 @@ from typing import Annotated
 import typer
 
 from vcut_trt.bundle.bundle import Bundle
+from vcut_trt.commands.clip_options import ClipOptions, takes_clip_options
 from vcut_trt.commands.console import ConsoleProgress, reporting
 from vcut_trt.commands.options import (
     BackendOption,
     BundleArgument,
     CudaGraphsOption,
-    CutStepOption,
     DebugOption,
     DeviceOption,
-    FitOption,
-    FpsOption,
     GridOption,
     JsonOption,
-    MaxGuidanceOption,
-    MinGuidanceOption,
-    MotionBucketOption,
-    NoiseAugOption,
     ResidencyOption,
-    SeedOption,
-    StepsOption,
-    clip_settings,
 )
 from vcut_trt.commands.views import show_answer, show_bench, show_tuned
 from vcut_trt.engines.backends import Backend, choose_backend
@@ -40,20 +31,13 @@ from vcut_trt.spec.schedule import REFERENCE_STEPS, CutSchedule
 from vcut_trt.work.places import check_file_place
 
 
+@takes_clip_options
 def generate(
+    *,
     bundle: BundleArgument,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The first frame: any image that Pillow reads.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, .mp4.")] = Path("clip.mp4"),
-    steps: StepsOption = REFERENCE_STEPS,
-    cut_step: CutStepOption = None,
-    seed: SeedOption = ClipSettings.seed,
-    fps: FpsOption = ClipSettings.fps,
-    motion_bucket: MotionBucketOption = ClipSettings.motion_bucket_id,
-    noise_aug: NoiseAugOption = ClipSettings.noise_aug_strength,
-    min_guidance: MinGuidanceOption = ClipSettings.min_guidance_scale,
-    max_guidance: MaxGuidanceOption = ClipSettings.max_guidance_scale,
-    fit: FitOption = ClipSettings.fit,
-    grid: GridOption = ClipSettings.grid,
+    clip: ClipOptions,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
     residency: ResidencyOption = Residency.AUTO,
@@ -67,19 +51,7 @@ def generate(
 
         from vcut_trt.runtime.generate import GenerateConfig, generate_videos
 
-        settings = clip_settings(
-            opened,
-            steps=steps,
-            cut_step=cut_step,
-            seed=seed,
-            fps=fps,
-            motion_bucket=motion_bucket,
-            noise_aug=noise_aug,
-            min_guidance=min_guidance,
-            max_guidance=max_guidance,
-            fit=fit,
-            grid=grid,
-        )
+        settings = clip.settings(opened.manifest)
         config = GenerateConfig(image=image, output=output, settings=settings)
         choice = choose_backend(opened, backend, device)
         options = EngineOptions(residency=residency, cuda_graphs=cuda_graphs)
@@ -90,9 +62,9 @@ def generate(
         answer = {
             "videos": videos,
             "frames": opened.manifest.video.frames,
-            "steps": steps,
+            "steps": settings.num_inference_steps,
             "cut_step": settings.cut_step,
-            "seed": seed,
+            "seed": settings.seed,
             "seconds": round(generated.seconds, 3),
             "backend": choice.backend.value,
             "device": str(choice.device),
@@ -110,7 +82,7 @@ def tune(
         Metric, typer.Option(help="What the cut video and the uncut one are compared by, frame by frame.")
     ] = Metric.PSNR,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = REFERENCE_STEPS,
-    grid: GridOption = ClipSettings.grid,
+    grid: GridOption = None,
     seeds: Annotated[int, typer.Option(help="Videos of each image: one with each of the seeds 0, 1 …")] = 2,
     backend: BackendOption = Backend.AUTO,
     device: DeviceOption = "auto",
@@ -130,7 +102,7 @@ def tune(
             metric=metric,
             at_least=at_least,
             num_inference_steps=steps,
-            grid=grid,
+            grid=grid or ClipSettings.grid,
             seeds=tuple(range(max(seeds, 0))),
         )
         video = opened.manifest.video

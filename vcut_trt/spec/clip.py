@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from numbers import Integral
 from typing import Any
@@ -18,7 +18,7 @@ from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.presets import Preset
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP, REFERENCE_STEPS, CutSchedule
 from vcut_trt.spec.solvers import Solver
-from vcut_trt.spec.step_plan import AfterCut, StepPlan, check_shallow_steps
+from vcut_trt.spec.step_plan import AfterCut, StepPlan, StepSupport, check_shallow_steps
 
 
 class Fit(str, Enum):
@@ -183,6 +183,17 @@ class ClipSettings:
     def step_sigmas(self) -> tuple[float, ...] | None:
         """Where the steps stand, the last sigma included; None: where the scheduler puts them."""
         return self.sigmas or self.grid.sigmas(self.num_inference_steps)
+
+    def check(self, steps: StepSupport) -> None:
+        """Refuse steps that a bundle cannot run, before its scheduler is asked for sigmas.
+
+        Raises:
+            ConfigError: The message says which export can.
+        """
+        count = self.num_inference_steps
+        sigmas = self.step_sigmas or tuple(float(count - step) for step in range(count + 1))  # any that fall will do
+        plan = self.plan(sigmas)
+        steps.check(plan if self.max_guidance_scale > 1 else replace(plan, cut_step=1))
 
     def plan(self, sigmas: Sequence[float]) -> StepPlan:
         """The plan of the steps.
