@@ -90,7 +90,18 @@ def options_of(command: object) -> set[str]:
     return found
 
 
-OPTIONS = options_of(VCUT) | options_of(EXPORT) | {"--help"} | OTHERS_OPTIONS
+def passed_to_children() -> set[str]:
+    """The options of modules that the package starts as processes of its own."""
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE]
+    return {
+        option
+        for text in sources
+        for line in re.findall(r"add_argument\((.*)", text)
+        for option in OPTION.findall(line)
+    }
+
+
+OPTIONS = passed_to_children() | options_of(VCUT) | options_of(EXPORT) | {"--help"} | OTHERS_OPTIONS
 
 
 def declared(path: Path) -> set[str]:

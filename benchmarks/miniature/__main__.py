@@ -18,7 +18,7 @@ from benchmarks import options
 from benchmarks.answers import tell
 from vcut_trt.commands.console import ConsoleProgress, reporting
 
-CLIPS, FIGURES, SHEET = "clips", "miniature.json", "miniature.png"
+CLIPS, FIGURES, SHEET, FRONTIER = "clips", "miniature.json", "miniature.png", "steps.png"
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Compare ways to save work on the trained miniature."""
     with reporting(debug=False):
-        from benchmarks.miniature import clips, report, sheet, view  # torch takes seconds: not for --help
+        from benchmarks.miniature import clips, plot, report, sheet, view  # torch takes seconds: not for --help
         from benchmarks.miniature.contenders import all_contenders, select
         from benchmarks.subject import Size, Subject, open_model
         from benchmarks.writing import write_errors_told
@@ -61,6 +61,8 @@ def main(
             )
             answer = report.as_json(found)
             write_atomically(output / FIGURES, (json.dumps(answer, indent=1) + "\n").encode())
+            if view.has_plans(found):
+                plot.draw(found, output / FRONTIER)
             sheet.draw(made, truth).save(output / SHEET, optimize=True)
         tell(view.page(found), answer, markdown=markdown, json_line=json_line)
 

@@ -22,7 +22,7 @@ PLANS = (
 
 def page(report: Report) -> CellPage:
     """One table, and what to know about it."""
-    with_plans = _has_plans(report)
+    with_plans = has_plans(report)
     columns = [_columns(row, with_plans=with_plans) for row in report.rows]
     cells = Cells(
         title=f"{report.scenes} unseen scenes, {report.size}, 25 steps where the name does not say another number",
@@ -40,13 +40,14 @@ def notes(report: Report) -> tuple[str, ...]:
         f"Stock's own PSNR to the true videos: {_interval(stock, 2)} dB. “Δ” is the paired change against it; where "
         "its interval holds 0, these scenes show no difference.",
         OPERATIONS,
-        *((PLANS,) if _has_plans(report) else ()),
+        *((PLANS,) if has_plans(report) else ()),
         "One small world and one training run: these figures compare methods on weights that were trained as SVD's "
         "are, and say nothing about SVD's own.",
     )
 
 
-def _has_plans(report: Report) -> bool:
+def has_plans(report: Report) -> bool:
+    """Whether the converged clips take part."""
     return any(row.against_converged is not None for row in report.rows)
 
 

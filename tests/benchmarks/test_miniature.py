@@ -12,15 +12,20 @@ from torch import Tensor
 
 from benchmarks.miniature import clips as clips_module
 from benchmarks.miniature.clips import Clips, Work, make_all, read, scenes
-from benchmarks.miniature.contenders import STOCK, Contender, Kind, all_contenders, select, ways
+from benchmarks.miniature.contenders import STOCK, Contender, Kind, all_contenders, plan, planned, select, ways
+from benchmarks.miniature.plot import frontier
 from benchmarks.miniature.report import Report, rows
 from benchmarks.miniature.sheet import SHOWN, draw
 from benchmarks.miniature.view import page
+from benchmarks.plan_costs import preset_share
 from benchmarks.subject import Subject
 from examples.miniature.world import FRAMES, HEIGHT, WIDTH
 from tests.models import NANO, checkpoint
 from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import CrossAttention
+from vcut_trt.spec.presets import Preset
+from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import AfterCut
 from vcut_trt.spec.video import VideoSpec
 from vcut_trt.work.progress import SILENT
 
@@ -117,3 +122,38 @@ def test_the_document_holds_the_recorded_table() -> None:
     for row in recorded["rows"]:
         assert f"| {row['name']} | {row['macs_share']:.3f} |" in table
     assert (RESULTS / "miniature.png").stat().st_size < 700_000
+
+
+def test_the_document_of_steps_holds_the_recorded_table() -> None:
+    recorded = json.loads((RESULTS / "steps.json").read_text(encoding="utf-8"))
+    table = (RESULTS / "steps.md").read_text(encoding="utf-8").strip()
+    assert table in (RESULTS.parents[1] / "docs" / "steps.md").read_text(encoding="utf-8")
+    assert {contender.name for contender in planned()} <= {row["name"] for row in recorded["rows"]}
+    assert (recorded["scenes"], recorded["random_weights"]) == (64, False)
+
+
+@pytest.mark.parametrize(("preset", "share"), [(Preset.FAST, 0.32), (Preset.FASTER, 0.24), (Preset.FASTEST, 0.20)])
+def test_a_preset_costs_what_its_help_says_and_errs_less_than_deepcache_on_all_three_counts(
+    preset: Preset, share: float
+) -> None:
+    rows = {row["name"]: row for row in json.loads((RESULTS / "steps.json").read_text(encoding="utf-8"))["rows"]}
+    ours, theirs = rows[f"preset/{preset.value}"], rows["deepcache/3"]
+    assert ours["svd_xt_share"] == pytest.approx(preset_share(preset), rel=1e-3)
+    assert ours["svd_xt_share"] <= share < theirs["svd_xt_share"]
+    for reference in ("against_stock", "against_converged"):
+        assert ours[reference]["psnr_db"]["mean"] > theirs[reference]["psnr_db"]["mean"]
+        assert ours[reference]["latent_error"]["mean"] < theirs[reference]["latent_error"]["mean"]
+    changes = [row["against_stock"]["truth_change_db"]["mean"] for row in (ours, theirs)]
+    assert abs(changes[0]) < abs(changes[1])
+
+
+def test_plans_are_named_by_what_they_are() -> None:
+    fields = dict(plan("ab2/ays8/F0FFFFF0/c7r").plan or ())
+    assert (fields["num_inference_steps"], fields["solver"], fields["shallow_steps"]) == (8, Solver.AB2, (2, 8))
+    assert (fields["cut_step"], fields["after_cut"]) == (7, AfterCut.RESIDUAL)
+    assert dict(plan("euler/ays6").plan or ())["cut_step"] == 7, "never"
+
+
+def test_the_frontier_is_what_none_equals_with_fewer_operations() -> None:
+    made = [("a", 0.5, 40.0), ("b", 0.2, 30.0), ("c", 0.3, 29.0), ("d", 0.9, 41.0), ("e", 0.2, 25.0)]
+    assert [name for name, *_ in frontier(made)] == ["b", "a", "d"]  # type: ignore[arg-type]

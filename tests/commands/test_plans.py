@@ -66,10 +66,10 @@ def test_a_plan_is_written_and_taken_up(cached: Bundle, tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_a_step(cached: Bundle) -> None:
-    code, out, _ = vcut("plan", cached.root, "--preset", "faster")
+    code, out, _ = vcut("plan", cached.root, "--preset", "fastest")
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert [line[1] for line in lines[1:9]] == ["guided", "guided_shallow", *["guided"] * 5, "guided_shallow"]
+    assert [line[1] for line in lines[1:7]] == ["guided", "guided_shallow", *["guided"] * 4]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_bundle_without_a_step_cache_says_how_to_get_one(nano_bundle: Bundle, 
         ("generate", nano_bundle.root, picture),
         ("batch", nano_bundle.root, picture, "-o", tmp_path / "o"),
     ):
-        code, _, error = vcut(*command, "--preset", "fast")
+        code, _, error = vcut(*command, "--preset", "fastest")
         assert code == 2
         assert "shallow steps, and the bundle none: export it with --step-cache 0" in error
 
@@ -108,10 +108,10 @@ def test_generate_runs_a_plan(cached: Bundle, tmp_path: Path) -> None:
 
     sample_images(1)[0].save(tmp_path / "picture.png")
     clips = {}
-    for name, options in {"preset": ("--preset", "faster"), "plain": ("--steps", "8")}.items():
+    for name, options in {"preset": ("--preset", "fastest"), "plain": ("--steps", "6")}.items():
         output = tmp_path / f"{name}.mp4"
         code, out, error = vcut("generate", cached.root, tmp_path / "picture.png", "-o", output, "--json", *options)
         assert code == 0, error
-        assert json.loads(out)["steps"] == 8
+        assert json.loads(out)["steps"] == 6
         clips[name] = output.read_bytes()
     assert clips["preset"] != clips["plain"]

@@ -39,7 +39,7 @@ class ClipOptions:
         Preset | None,
         typer.Option(
             help="Steps that were measured, by name; options beside it go before. stock: as diffusers; fast, faster, "
-            "fastest: 0.32, 0.24, 0.20 of its operations, for bundles with --step-cache 0.",
+            "fastest: 0.31, 0.23, 0.20 of its operations, the last one for bundles with --step-cache 0.",
             show_default=False,
         ),
     ] = None

@@ -1,12 +1,12 @@
 """Presets: plans of steps that were measured, by names that say what they are for.
 
-    stock     diffusers' own steps: 25, guided to the end                                   1.00 of stock's operations
-    fast      10 steps of AB2 on Align Your Steps, the second and the last one shallow      0.32
-    faster    8 of them                                                                     0.24
-    fastest   the same, cut at step 7 with the guidance residual                            0.22
+    stock     diffusers' own steps: 25, guided to the end                     0.96 of stock's operations
+    fast      8 steps of AB2 on Align Your Steps, guided to the end           0.31
+    faster    6 of them                                                       0.23
+    fastest   6 of them, the second one shallow                               0.20
 
-Operations are SVD-XT's, counted, with the exact fold. What they cost in quality was measured on the trained miniature:
-docs/steps.md. All but `stock` have shallow steps, which a bundle has with `--step-cache 0`.
+Operations are SVD-XT's, counted, with the exact fold. What they cost in quality was measured on the trained miniature
+(docs/steps.md), and by nobody yet on SVD's own weights. `fastest` needs a bundle with `--step-cache 0`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.solvers import Solver
-from vcut_trt.spec.step_plan import AfterCut
 
 
 class Preset(str, Enum):
@@ -35,20 +34,19 @@ class Preset(str, Enum):
         return _FIELDS[self]
 
 
-def _ays(steps: int, *, shallow: tuple[int, ...], cut_step: int | None = None) -> dict[str, Any]:
+def _ays(steps: int, *, shallow: tuple[int, ...] = ()) -> dict[str, Any]:
     return {
         "num_inference_steps": steps,
         "grid": Grid.AYS,
         "solver": Solver.AB2,
         "shallow_steps": shallow,
-        "cut_step": cut_step or steps + 1,
-        "after_cut": AfterCut.RESIDUAL if cut_step else AfterCut.AVERAGE,
+        "cut_step": steps + 1,
     }
 
 
 _FIELDS: Mapping[Preset, Mapping[str, Any]] = {
     Preset.STOCK: {"num_inference_steps": REFERENCE_STEPS, "cut_step": REFERENCE_STEPS + 1},
-    Preset.FAST: _ays(10, shallow=(2, 10)),
-    Preset.FASTER: _ays(8, shallow=(2, 8)),
-    Preset.FASTEST: _ays(8, shallow=(2, 8), cut_step=7),
+    Preset.FAST: _ays(8),
+    Preset.FASTER: _ays(6),
+    Preset.FASTEST: _ays(6, shallow=(2,)),
 }

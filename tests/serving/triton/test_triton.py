@@ -121,9 +121,12 @@ def test_the_repository_names_its_bundle_and_every_setting(nano_bundle: Bundle, 
         ("min_guidance_scale", "TYPE_FP64", (1,), True),
         ("max_guidance_scale", "TYPE_FP64", (1,), True),
         ("fit", "TYPE_STRING", (1,), True),
-        ("grid", "TYPE_STRING", (1,), True),
+        *(
+            (name, "TYPE_STRING", (1,), True)
+            for name in ("grid", "solver", "sigmas", "shallow_steps", "after_cut", "preset")
+        ),
     }
-    assert {field.name for field in settings} == {field.name for field in fields(ClipSettings)}
+    assert {field.name for field in settings} == {*(field.name for field in fields(ClipSettings)), "preset"}
     assert [(field.name, word(field.data_type), list(field.dims)) for field in config.output] == [
         ("PROGRESS", "TYPE_STRING", [1]),
         ("VIDEO", "TYPE_STRING", [1]),
@@ -247,15 +250,15 @@ def test_settings_that_a_request_leaves_out_are_those_of_the_server() -> None:
     first, second = ClipSettings.of({}, ClipDefaults()), ClipSettings.of({}, ClipDefaults())
     assert (first.num_inference_steps, first.cut_step, first.fps, first.fit) == (25, 17, 7, Fit.CROP)
     assert first.seed != second.seed
-    assert ClipSettings.of({"num_inference_steps": 50}, reference_cut_step=17).cut_step == 33
+    assert ClipSettings.of({"num_inference_steps": 50}, ClipDefaults()).cut_step == 33
     given = ClipSettings.of(
         {"num_inference_steps": 4, "cut_step": 5, "seed": 3, "fit": "stretch"}, reference_cut_step=17
     )
     assert given == ClipSettings(num_inference_steps=4, cut_step=5, seed=3, fit=Fit.STRETCH)
     with pytest.raises(ConfigError, match="fit is 'wide'; use crop, stretch"):
-        ClipSettings.of({"fit": "wide"}, reference_cut_step=17)
+        ClipSettings.of({"fit": "wide"}, ClipDefaults())
     with pytest.raises(ConfigError, match="num_inference_steps is 0"):
-        ClipSettings.of({"num_inference_steps": 0}, reference_cut_step=17)
+        ClipSettings.of({"num_inference_steps": 0}, ClipDefaults())
 
 
 # The model on a stand-in of Triton's module: what a real server cannot be made to do at will.
@@ -559,10 +562,8 @@ def test_the_same_seed_makes_the_same_bytes_as_generate(
     generate = GenerateConfig(image=picture, output=tmp_path / "generated.mp4", settings=settings)
     choice = choose_backend(nano_bundle, Backend.AUTO, "cpu")
     generate_videos(nano_bundle, generate, choice, EngineOptions())
-    given = {field.name: getattr(settings, field.name) for field in fields(settings)} | {
-        "fit": "stretch",
-        "grid": "karras",
-    }
+    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    given = {name: getattr(value, "value", value) for name, value in given.items() if value not in (None, ())}
 
     done = ask(server, picture, tmp_path / "served.mp4", **given)
 
