@@ -251,9 +251,7 @@ def test_settings_that_a_request_leaves_out_are_those_of_the_server() -> None:
     assert (first.num_inference_steps, first.cut_step, first.fps, first.fit) == (25, 17, 7, Fit.CROP)
     assert first.seed != second.seed
     assert ClipSettings.of({"num_inference_steps": 50}, ClipDefaults()).cut_step == 33
-    given = ClipSettings.of(
-        {"num_inference_steps": 4, "cut_step": 5, "seed": 3, "fit": "stretch"}, reference_cut_step=17
-    )
+    given = ClipSettings.of({"num_inference_steps": 4, "cut_step": 5, "seed": 3, "fit": "stretch"}, ClipDefaults())
     assert given == ClipSettings(num_inference_steps=4, cut_step=5, seed=3, fit=Fit.STRETCH)
     with pytest.raises(ConfigError, match="fit is 'wide'; use crop, stretch"):
         ClipSettings.of({"fit": "wide"}, ClipDefaults())
