@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcut_trt.errors import ConfigError
+from vcut_trt.spec.clip import ClipDefaults, ClipSettings
+from vcut_trt.spec.presets import Preset
 from vcut_trt.spec.schedule import CutSchedule
 from vcut_trt.spec.solvers import Solver
 from vcut_trt.spec.step_plan import AfterCut, StepPlan, StepSupport
@@ -114,3 +116,12 @@ def test_kinds_and_the_step_cache_go_together() -> None:
         check_step_cache(kinds_for(guidance=True, step_cache=True), None)
     with pytest.raises(ConfigError, match="guided_shallow goes on from a full step"):
         check_step_cache(("single", "guided_shallow"), 0)
+
+
+@pytest.mark.parametrize("preset", Preset)
+def test_no_preset_cuts(preset: Preset) -> None:
+    """`ClipSettings.of` relies on it where other steps are asked for beside a preset."""
+    assert preset.fields["cut_step"] == preset.fields["num_inference_steps"] + 1
+    settings = ClipSettings.of({"preset": preset.value, "num_inference_steps": 12}, ClipDefaults())
+    assert (settings.num_inference_steps, settings.cut_step) == (12, 13)
+    assert ClipSettings.of({"preset": preset, "cut_step": 3}, ClipDefaults()).cut_step == 3

@@ -24,6 +24,7 @@ from vcut_trt.serving.api.uploads import largest_body
 from vcut_trt.serving.jobs.jobs import JobStatus
 from vcut_trt.serving.jobs.public import without_paths
 from vcut_trt.serving.jobs.service import Service
+from vcut_trt.spec.presets import Preset
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 
 DRAIN_SECONDS = 600.0
@@ -68,6 +69,7 @@ class ServerInfo(BaseModel):
     cut_step: int
     needs_key: bool
     random_weights: bool
+    presets: list[Preset]  # those that its bundle can run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +181,7 @@ def _add_watching(app: FastAPI) -> None:
             cut_step=manifest.cut_step,
             needs_key=service.keys is not None,
             random_weights=manifest.model.random_weights,
+            presets=[preset for preset in Preset if preset.runs_on(manifest.steps)],
         )
 
 

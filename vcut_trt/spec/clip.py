@@ -173,6 +173,8 @@ class ClipSettings:
             if "grid" not in given:
                 values["grid"] = Grid.KARRAS  # not looked at
         steps = values.setdefault("num_inference_steps", REFERENCE_STEPS)
+        if preset and "cut_step" not in given:
+            values["cut_step"] = steps + 1  # no preset cuts, however many steps are asked for beside it
         if values.get("cut_step") is None:
             scaled = CutSchedule.scaled(num_inference_steps=steps, reference_cut_step=defaults.reference_cut_step)
             values["cut_step"] = scaled.cut_step

@@ -18,6 +18,7 @@ from typing import Any
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.schedule import REFERENCE_STEPS
 from vcut_trt.spec.solvers import Solver
+from vcut_trt.spec.step_plan import StepSupport
 
 
 class Preset(str, Enum):
@@ -32,6 +33,16 @@ class Preset(str, Enum):
     def fields(self) -> Mapping[str, Any]:
         """The fields of a clip's settings that it stands for."""
         return _FIELDS[self]
+
+    def runs_on(self, steps: StepSupport) -> bool:
+        """Whether a bundle with such steps can run it."""
+        own = self.fields
+        needs_any_solver = own.get("solver", Solver.EULER) is not Solver.EULER
+        return (
+            steps.guides
+            and (steps.any_solver or not needs_any_solver)
+            and (steps.has_step_cache or not own.get("shallow_steps"))
+        )
 
 
 def _ays(steps: int, *, shallow: tuple[int, ...] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from vcut_trt.bundle.manifest import Manifest
 from vcut_trt.errors import ConfigError, ImageError
 from vcut_trt.runtime.image import TooMuchError, UnknownFormatError
 from vcut_trt.serving.api.errors import ApiError
@@ -20,7 +21,7 @@ from vcut_trt.serving.api.uploads import EXAMPLE, FORM, JSON, Fields
 from vcut_trt.serving.decoding.decoder import Decoder
 from vcut_trt.serving.decoding.fitting import FORMATS
 from vcut_trt.serving.decoding.orders import Order
-from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipDefaults, ClipSettings, Fit
+from vcut_trt.spec.clip import LARGEST_FPS, LARGEST_SEED, MOST_STEPS, SMALLEST_SEED, ClipSettings, Fit
 from vcut_trt.spec.grids import Grid
 from vcut_trt.spec.presets import Preset
 from vcut_trt.spec.schedule import REFERENCE_STEPS
@@ -123,7 +124,7 @@ class VideoForm(BaseModel):
     user: str | None = Field(None, description="Read and ignored.")
 
 
-def parse_form(form: Fields, video: VideoSpec, model: str, defaults: ClipDefaults) -> tuple[VideoForm, ClipSettings]:
+def parse_form(form: Fields, manifest: Manifest, model: str) -> tuple[VideoForm, ClipSettings]:
     """The settings of a form's fields, by the names and texts that came.
 
     Raises:
@@ -140,12 +141,14 @@ def parse_form(form: Fields, video: VideoSpec, model: str, defaults: ClipDefault
         first = error.errors(include_url=False, include_context=False)[0]
         at_fault = str(first["loc"][0])[:100] if first["loc"] else "form"
         raise ApiError(422, f"{at_fault}: {first['msg']}", param=at_fault) from None
-    _check_fixed(fields, video, model)
+    _check_fixed(fields, manifest.video, model)
     try:
         asked = fields.model_dump(include={*CLIP_FIELDS, "preset"}, exclude_unset=True)
-        return fields, ClipSettings.of(asked, defaults)
+        settings = ClipSettings.of(asked, manifest.clip_defaults)
+        settings.check(manifest.steps)
     except ConfigError as error:
         raise ApiError(422, str(error)) from None
+    return fields, settings
 
 
 def _check_fixed(fields: VideoForm, video: VideoSpec, model: str) -> None:

@@ -265,8 +265,7 @@ async def _wanted(request: Request, owner: str, service: Service, key: str | Non
         service.decoders.turn(client) as decoder,
         read_form(request, body, limits.upload_bytes) as form,
     ):
-        defaults = service.config.bundle.manifest.clip_defaults
-        fields, settings = parse_form(form.fields, service.video, service.model, defaults)
+        fields, settings = parse_form(form.fields, service.config.bundle.manifest, service.model)
         picture = await run_in_threadpool(
             fitted_png, decoder, form.picture, service.video, settings.fit, limits.upload_pixels
         )
