@@ -174,7 +174,10 @@ class Manifest(FrozenModel):
     @property
     def steps(self) -> StepSupport:
         """Which plans of steps it can run."""
-        return StepSupport(kinds=self.step_kinds, any_solver=self.format_version >= 5)
+        own, usual = self.clip_defaults, StepSupport.guidance
+        scales = (own.min_guidance_scale, own.max_guidance_scale)
+        guidance = (usual[0] if scales[0] is None else scales[0], usual[1] if scales[1] is None else scales[1])
+        return StepSupport(kinds=self.step_kinds, guidance=guidance, any_solver=self.format_version >= 5)
 
     @property
     def step_graphs(self) -> tuple[GraphName, ...]:

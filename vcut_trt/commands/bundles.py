@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
+from vcut_trt.bundle.manifest import DefaultsRecord
 from vcut_trt.bundle.memory import GIB
 from vcut_trt.commands.console import ConsoleProgress, fail, reporting
 from vcut_trt.commands.export_options import (
@@ -17,6 +18,7 @@ from vcut_trt.commands.export_options import (
     CutStepOption,
     DecodeChunkOption,
     FramesOption,
+    GuidanceOption,
     HeightOption,
     LikeOption,
     LoraOption,
@@ -40,6 +42,7 @@ from vcut_trt.commands.views import show_bundle, show_checks, show_manifest
 from vcut_trt.engines.backends import Backend, choose_backend
 from vcut_trt.engines.tensorrt.module import FlavourChoice, choose_flavour
 from vcut_trt.engines.tensorrt.targets import TargetKind, default_targets, parse_targets
+from vcut_trt.errors import ConfigError
 from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode
 from vcut_trt.spec.graphs import OPSETS
 from vcut_trt.spec.schedule import DEFAULT_CUT_STEP
@@ -72,6 +75,7 @@ def export(
     cut_step: CutStepOption = DEFAULT_CUT_STEP,
     step_cache: StepCacheOption = None,
     no_guidance: NoGuidanceOption = False,
+    guidance: GuidanceOption = None,
     opset: OpsetOption = OPSETS[0],
     target: TargetOption = None,
     tensorrt: TensorrtOption = FlavourChoice.AUTO,
@@ -111,11 +115,21 @@ def export(
             step_cache=step_cache,
             step_kinds=kinds_for(guidance=not no_guidance, step_cache=step_cache is not None),
             opset=opset,
+            defaults=_defaults(guidance, no_guidance=no_guidance),
             plan_folders=int(build is not None),
         )
         _warn_of_random_weights(checkpoint, progress)
         bundle = export_bundle(checkpoint, config, progress)
         show_bundle(bundle if build is None else build_plans(bundle, build, progress), as_json=as_json)
+
+
+def _defaults(guidance: tuple[float, float] | None, *, no_guidance: bool) -> DefaultsRecord | None:
+    """What the bundle's clips have that nobody asks otherwise for."""
+    if guidance is None:
+        return None
+    if no_guidance:
+        raise ConfigError("--no-guidance leaves nothing that --guidance could scale; leave one of them out")
+    return DefaultsRecord(min_guidance_scale=guidance[0], max_guidance_scale=guidance[1])
 
 
 def _checked_place(place: Path) -> Path:

@@ -102,6 +102,15 @@ StepCacheOption = Annotated[
         show_default=False,
     ),
 ]
+GuidanceOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="MIN MAX",
+        help="Default guidance scales of the bundle's clips, of the first and the last frame. Default: 1 3, as in "
+        "diffusers. SVD's authors took 1 2.5 for svd and 1.5 3 for svd-xt.",
+        show_default=False,
+    ),
+]
 NoGuidanceOption = Annotated[
     bool,
     typer.Option(

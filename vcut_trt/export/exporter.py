@@ -21,12 +21,13 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from vcut_trt.bundle.bundle import Bundle, check_replaceable
-from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, GraphRecord, Manifest
+from vcut_trt.bundle.manifest import FORMAT_VERSION, MANIFEST, DefaultsRecord, GraphRecord, Manifest
 from vcut_trt.checkpoints.base import Checkpoint
 from vcut_trt.errors import ConfigError, ExportError
 from vcut_trt.export.graphs import folded_unet, image_encoder_module, projection_width, vae_modules
 from vcut_trt.export.onnx_graph import save_graphs, trace
 from vcut_trt.spec.choices import DEFAULT_CROSS_ATTENTION, CfgMode, CrossAttention
+from vcut_trt.spec.clip import ClipDefaults
 from vcut_trt.spec.graphs import OPSETS, decoder_graphs, graph_names, graph_specs
 from vcut_trt.spec.interface import GraphName, GraphSpec
 from vcut_trt.spec.precision import Precision
@@ -62,11 +63,14 @@ class ExportConfig:
     opset: int = OPSETS[0]
     step_kinds: tuple[str, ...] = CUT_KINDS
     step_cache: int | None = None  # where the UNet is split for kinds that are shallow: see `spec.steps.SPLITS`
+    defaults: DefaultsRecord | None = None  # of the bundle's clips
     plan_folders: int = 0  # how many sets of plans will follow: the disk must have room for them too
 
     def __post_init__(self) -> None:
         CutSchedule(num_inference_steps=REFERENCE_STEPS, cut_step=self.cut_step)
         check_step_cache(self.step_kinds, self.step_cache)
+        if self.defaults is not None:
+            assert ClipDefaults(reference_cut_step=self.cut_step, **dict(self.defaults))  # raises on its own behalf
         if self.opset not in OPSETS:
             raise ConfigError(f"opset is {self.opset}; supported are {', '.join(map(str, OPSETS))}")
 
@@ -153,6 +157,7 @@ class _Exporter:
             format_version=FORMAT_VERSION,
             step_kinds=config.step_kinds,
             step_cache=config.step_cache,
+            defaults=config.defaults,
             graphs={name: graphs[name] for name in graph_names(config.step_kinds, decoder_graphs(config.video))},
             configs=tuple(FileRecord.of(folder, path) for path in sorted(configs)),
             libraries=library_versions(LIBRARIES),

@@ -231,8 +231,11 @@ def _stock_video(checkpoint: Checkpoint, bundle: Bundle, device: torch.device) -
     if device.type == "cuda":
         stock.enable_model_cpu_offload(device=device)  # all of it in fp32 is more than a 24 GB card holds
     video = bundle.manifest.video
+    lowest, highest = bundle.manifest.steps.guidance
     latents = stock(
         sample_images(video.videos),
+        min_guidance_scale=lowest,
+        max_guidance_scale=highest,
         height=video.height,
         width=video.width,
         num_frames=video.frames,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vcut_trt.errors import ConfigError
 from vcut_trt.runtime.call import Generators
+from vcut_trt.spec.step_plan import StepSupport
 from vcut_trt.spec.video import LATENT_CHANNELS, VideoSpec
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -83,6 +84,14 @@ def check_generator(generator: Generators, videos: int, device: torch.device) ->
             raise ConfigError(f"generator is a {type(one).__name__}; use torch.Generator().manual_seed(0), or None")
         if one.device.type not in ("cpu", device.type):
             raise ConfigError(f"generator draws on {one.device}, and this pipeline is on {device}; use one of the CPU")
+
+
+def chosen_guidance(steps: StepSupport, lowest: float | None, highest: float | None) -> tuple[float, float]:
+    """The scales of the first and the last frame: those of a call, and where it names none, the pipeline's."""
+    return (
+        steps.guidance[0] if lowest is None else lowest,
+        steps.guidance[1] if highest is None else highest,
+    )
 
 
 def guidance_scales(lowest: float, highest: float, frames: int) -> Tensor:

@@ -7,11 +7,16 @@ Rounded where the frames are, a quarter of the bytes leaves the GPU.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vcut_trt.engines.workspace import download
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
 
 
 def to_pictures(frames: Tensor) -> list[list[Image.Image]]:
@@ -23,3 +28,10 @@ def _pixels(clip: Tensor) -> Tensor:
     """(F, H, W, 3), 0 … 255, of (3, F, H, W)."""
     levels = (clip * 0.5 + 0.5).clamp_(0, 1).mul_(255).round_()
     return levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+
+
+def as_output(frames: Any) -> StableVideoDiffusionPipelineOutput:
+    """Frames in diffusers' output class."""
+    from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
+
+    return StableVideoDiffusionPipelineOutput(frames=frames)

@@ -33,6 +33,7 @@ from vcut_trt.runtime.arguments import (
     check_latents,
     check_sizes,
     check_videos,
+    chosen_guidance,
     guidance_scales,
 )
 from vcut_trt.runtime.bound_graph import bind_all
@@ -46,7 +47,7 @@ from vcut_trt.runtime.engine_set import EngineSet
 from vcut_trt.runtime.guard import FiniteGuard
 from vcut_trt.runtime.habits import DiffusersHabits
 from vcut_trt.runtime.noise import initial_latents, step_noise
-from vcut_trt.runtime.pictures import to_pictures
+from vcut_trt.runtime.pictures import as_output, to_pictures
 from vcut_trt.runtime.plans import plan_of_call
 from vcut_trt.runtime.preprocessor import ImagePreprocessor
 from vcut_trt.runtime.ranges import annotate
@@ -91,8 +92,8 @@ class VCutPipeline(DiffusersHabits, Closing):
         num_frames               frames of a video
         num_inference_steps      N
         sigmas                   the scheduler's sigmas, the last one (0) included, instead of N
-        min_guidance_scale       of the first frame
-        max_guidance_scale       of the last frame; at 1 or below nothing is guided, and there is nothing to cut
+        min_guidance_scale       of the first frame; by default 1, or the bundle's
+        max_guidance_scale       of the last frame; by default 3, or the bundle's. At 1 or below nothing is guided
         fps                      frames a second that the UNet is told of
         motion_bucket_id         how much moves, 0 … 255
         noise_aug_strength       noise added to the image
@@ -260,8 +261,8 @@ class VCutPipeline(DiffusersHabits, Closing):
         num_frames: int | None = None,
         num_inference_steps: int = 25,
         sigmas: list[float] | None = None,
-        min_guidance_scale: float = 1.0,
-        max_guidance_scale: float = 3.0,
+        min_guidance_scale: float | None = None,
+        max_guidance_scale: float | None = None,
         fps: int = 7,
         motion_bucket_id: int = 127,
         noise_aug_strength: float = 0.02,
@@ -292,9 +293,10 @@ class VCutPipeline(DiffusersHabits, Closing):
         check_sizes(self.video, height=height, width=width, num_frames=num_frames, decode_chunk_size=decode_chunk_size)
         check_choices(output_type, callback_on_step_end_tensor_inputs)
         check_latents(self.video, latents)
-        scales = guidance_scales(min_guidance_scale, max_guidance_scale, self.video.frames)
+        lowest, highest = chosen_guidance(self.steps, min_guidance_scale, max_guidance_scale)
+        scales = guidance_scales(lowest, highest, self.video.frames)
         conditions = MicroConditions(fps=fps, motion_bucket_id=motion_bucket_id, noise_aug_strength=noise_aug_strength)
-        is_guided = max_guidance_scale > 1  # as diffusers decides it
+        is_guided = highest > 1  # as diffusers decides it
         plan, scheduler = plan_of_call(
             self._scheduler,
             num_inference_steps=num_inference_steps,
@@ -321,7 +323,7 @@ class VCutPipeline(DiffusersHabits, Closing):
         check_generator(generator, self.video.videos, self.device)
         with self._making(call):
             frames = self._frames(pixels, latents, call, output_type)
-        return self._output(frames) if return_dict else frames
+        return as_output(frames) if return_dict else frames
 
     def _frames(self, pixels: tuple[Tensor, Tensor], noise: Tensor | None, call: Call, output_type: str) -> Any:
         """Condition, denoise and decode: frames of the kind that was asked for, or latents."""
@@ -394,9 +396,3 @@ class VCutPipeline(DiffusersHabits, Closing):
         frames = decode(decoders, latents, self.video)
         guard.note_frames(frames)
         return frames
-
-    @staticmethod
-    def _output(frames: Any) -> StableVideoDiffusionPipelineOutput:
-        from diffusers.pipelines.stable_video_diffusion import StableVideoDiffusionPipelineOutput
-
-        return StableVideoDiffusionPipelineOutput(frames=frames)

@@ -121,6 +121,7 @@ class StepSupport:
     """Which plans a bundle, or what else runs steps, can follow."""
 
     kinds: tuple[str, ...]  # names of kinds of steps
+    guidance: tuple[float, float] = (1.0, 3.0)  # scales of the first and the last frame, of a call that names none
     any_solver: bool = True  # False: Euler alone, and nothing kept from step to step, as in bundles before format 5
 
     @property
