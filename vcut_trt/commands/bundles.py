@@ -86,6 +86,7 @@ def export(
     """Make a bundle of a checkpoint: ONNX graphs, and TensorRT plans."""
     with reporting(debug=debug):
         build = _wanted_plans(target, tensorrt, allow_unfused)
+        defaults = _defaults(guidance, no_guidance=no_guidance)
         place = _checked_place(output or _usual_place(model))
         progress = ConsoleProgress()
 
@@ -115,7 +116,7 @@ def export(
             step_cache=step_cache,
             step_kinds=kinds_for(guidance=not no_guidance, step_cache=step_cache is not None),
             opset=opset,
-            defaults=_defaults(guidance, no_guidance=no_guidance),
+            defaults=defaults,
             plan_folders=int(build is not None),
         )
         _warn_of_random_weights(checkpoint, progress)
